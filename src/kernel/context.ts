@@ -1,0 +1,94 @@
+import type { Transaction } from '../platform/postgres.ts';
+
+/** What a credential may be allowed to do. Keys of a tenant never hold `admin:*`. */
+export const tenantPermissions = [
+  'tools:read',
+  'tools:write',
+  'keys:read',
+  'keys:write',
+  'usage:read',
+] as const;
+export const adminPermissions = ['admin:read', 'admin:write'] as const;
+export type TenantPermission = (typeof tenantPermissions)[number];
+export type Permission = TenantPermission | (typeof adminPermissions)[number];
+
+export type OrganizationRole = 'owner' | 'admin' | 'member' | 'viewer';
+
+/** Ceilings of an owner, already resolved from tier and overrides. `null` means none. */
+export interface OwnerLimits {
+  readonly requestsPerMinute: number | null;
+  readonly requestsPerMonth: number | null;
+  readonly maxApiKeys: number;
+}
+
+/** The key a call came with. `id` is the family's, which survives rotation. */
+export interface KeyIdentity {
+  readonly id: string;
+  readonly secretId: string;
+  readonly name: string;
+  readonly prefix: string;
+  readonly environment: 'live' | 'test';
+  readonly expiresAt: Date | null;
+  readonly requestsPerMinute: number | null;
+  readonly requestsPerMonth: number | null;
+}
+
+/** Who calls, resolved once by a transport's `authenticate` and then only read. */
+export interface Principal {
+  readonly kind: 'api_key' | 'session' | 'operator';
+  /** Organization when one is active, else the user: who owns the data and pays. */
+  readonly ownerId: string;
+  readonly userId: string;
+  readonly orgId: string | null;
+  readonly role: OrganizationRole | null;
+  readonly permissions: ReadonlySet<Permission>;
+  readonly tier: string;
+  readonly limits: OwnerLimits;
+  readonly key: KeyIdentity | null;
+}
+
+export type TransportName = 'http' | 'mcp' | 'cli';
+
+/** Where a call came from, for the audit trail and the log. */
+export interface Call {
+  readonly principal: Principal;
+  readonly requestId: string;
+  readonly transport: TransportName;
+  readonly ipAddress: string | null;
+  readonly userAgent: string | null;
+  /** Aborted when the caller is gone or the server gives the call up. */
+  readonly signal: AbortSignal | null;
+}
+
+/** What a write says about itself for its audit row. Never a secret. */
+export interface AuditNote {
+  resourceId?: string;
+  changes?: Record<string, unknown>;
+}
+
+/** What an operation's `run` gets beside its input. */
+export interface Context extends Call {
+  /** The transaction a write runs in, audit row included, bound to the caller's tenant. Absent on read-only operations. */
+  readonly tx: Transaction | null;
+  /** Filled by a write while it runs. */
+  readonly audit: AuditNote;
+  /** Work to do once the write is durable, before the answer is given (for example telling other instances). */
+  afterCommit(work: () => Promise<void> | void): void;
+}
+
+/** The open transaction of a write; a programming error when the operation is declared read-only. */
+export function writing(context: Context): Transaction {
+  if (context.tx === null) throw new Error('a read-only operation asked for its write transaction');
+  return context.tx;
+}
+
+/** What a request says about who it comes from; every provider of identity reads it from here. */
+export interface Credentials {
+  readonly authorization: string | undefined;
+}
+
+/**
+ * The seam between transports and whoever can vouch for a caller. Answers at once where the principal is cached.
+ * Throws AppError `unauthenticated` with the same message for anything unknown, expired or revoked.
+ */
+export type Authenticate = (credentials: Credentials) => Principal | Promise<Principal>;
