@@ -1,5 +1,6 @@
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
+import type { Connection } from './connection.ts';
 import type { DB } from './database-types.generated.ts';
 
 /**
@@ -28,15 +29,12 @@ export interface Tenant {
 }
 
 export interface DatabaseOptions {
-  readonly url: string;
-  readonly ssl?: pg.PoolConfig['ssl'];
+  readonly connection: Connection;
   readonly poolMin: number;
   readonly poolMax: number;
   /** Longest wait for a connection, from the pool or the network. */
   readonly connectionTimeoutMs: number;
   readonly applicationName: string;
-  /** False when the login is `iora_api` itself and has no other role to leave. */
-  readonly assumeRole?: 'iora_api' | null;
   /** Told of every transaction: how long it took, tries included, and whether it failed. Never statements or values. */
   readonly observe?: (event: { ms: number; failed: boolean; attempts: number }) => void;
   readonly onError?: (error: Error) => void;
@@ -67,8 +65,8 @@ export class DatabaseUnavailableError extends Error {
  */
 export function openDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
-    connectionString: options.url,
-    ...(options.ssl === undefined ? {} : { ssl: options.ssl }),
+    connectionString: options.connection.url,
+    ssl: options.connection.ssl,
     min: options.poolMin,
     max: options.poolMax,
     connectionTimeoutMillis: options.connectionTimeoutMs,
@@ -80,7 +78,6 @@ export function openDatabase(options: DatabaseOptions): Database {
   // An idle connection that dies with the server emits here; without a listener it would end the process.
   pool.on('error', (error) => options.onError?.(error));
   const kysely = new Kysely<DB>({ dialect: new PostgresDialect({ pool: leasingPool(pool) }) });
-  const prelude = transactionPrelude(options.assumeRole === undefined ? 'iora_api' : options.assumeRole);
 
   function once<T>(begin: string, work: (tx: Transaction) => Promise<T>): Promise<T> {
     return kysely.connection().execute(async (connection) => {
@@ -98,7 +95,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   }
 
   async function transaction<T>(mode: string, tenant: Tenant | null, work: (tx: Transaction) => Promise<T>) {
-    const begin = `BEGIN ${mode}; ${prelude}; ${tenantSettings(tenant)}`;
+    const begin = `BEGIN ${mode}; ${PRELUDE}; ${tenantSettings(tenant)}`;
     const startedAt = performance.now();
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -126,14 +123,12 @@ export function openDatabase(options: DatabaseOptions): Database {
 }
 
 /** Role and timeouts of a transaction, as SQL. LOCAL, so that nothing is left on a connection somebody else uses next. */
-function transactionPrelude(role: 'iora_api' | null): string {
-  return [
-    ...(role === null ? [] : [`SET LOCAL ROLE ${role}`]),
-    `SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
-    `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`,
-    `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_TIMEOUT_MS}`,
-  ].join('; ');
-}
+const PRELUDE = [
+  'SET LOCAL ROLE iora_api',
+  `SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
+  `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`,
+  `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_TIMEOUT_MS}`,
+].join('; ');
 
 function tenantSettings(tenant: Tenant | null): string {
   const owner = pg.escapeLiteral(tenant?.ownerId ?? '');

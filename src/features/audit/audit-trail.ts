@@ -1,0 +1,77 @@
+import { uuidV7 } from '../../lib/uuid-v7.ts';
+import type { AuditEntry, AuditTrail } from '../../kernel/invoke.ts';
+import type { Log } from '../../platform/log.ts';
+import type { Database, Transaction } from '../../platform/postgres.ts';
+
+/** Rows for refused and failed writes that one owner may cause a minute: enough to see an attack, too few to fill a disk. */
+export const REFUSALS_PER_MINUTE_MAX = 30;
+const MINUTE_MS = 60_000;
+/** Owners counted at once; beyond it the counting starts over, which only makes the bound laxer for a minute. */
+const OWNERS_COUNTED_MAX = 10_000;
+
+export interface AuditTrailParts {
+  readonly database: Database;
+  readonly log: Log;
+  readonly wallClockMs: () => number;
+}
+
+/** The append-only audit trail. Rows carry who, what, outcome and request id; never a secret. */
+export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
+  const refusals = new Map<string, number>();
+  let countedMinute = 0;
+
+  function mayRecordRefusal(ownerId: string): boolean {
+    const minute = Math.floor(parts.wallClockMs() / MINUTE_MS);
+    if (minute !== countedMinute || refusals.size >= OWNERS_COUNTED_MAX) {
+      refusals.clear();
+      countedMinute = minute;
+    }
+    const count = (refusals.get(ownerId) ?? 0) + 1;
+    refusals.set(ownerId, count);
+    return count <= REFUSALS_PER_MINUTE_MAX;
+  }
+
+  async function append(tx: Transaction, entry: AuditEntry): Promise<void> {
+    const { call } = entry;
+    const { principal } = call;
+    const now = parts.wallClockMs();
+    await tx
+      .insertInto('audit_logs')
+      .values({
+        id: uuidV7(now),
+        created_at: new Date(now),
+        user_id: principal.userId,
+        org_id: principal.orgId,
+        owner_id: principal.ownerId,
+        actor_type: principal.kind,
+        actor_id: principal.key?.id ?? principal.userId,
+        action: entry.action,
+        resource_type: entry.resourceType,
+        resource_id: entry.resourceId ?? null,
+        outcome: entry.outcome,
+        error_code: entry.errorCode,
+        request_id: call.requestId,
+        ip_address: call.ipAddress,
+        user_agent: call.userAgent,
+        changes: entry.changes === undefined ? null : JSON.stringify(entry.changes),
+      })
+      .execute();
+  }
+
+  return {
+    append,
+    async appendAlone(entry) {
+      const { principal, requestId } = entry.call;
+      // With the database away there is no row to write, and waiting for it again would double the caller's wait.
+      if (entry.errorCode === 'unavailable' || !mayRecordRefusal(principal.ownerId)) {
+        parts.log.warn({ action: entry.action, outcome: entry.outcome, code: entry.errorCode, requestId }, 'audit row not kept');
+        return;
+      }
+      try {
+        await parts.database.write(principal, (tx) => append(tx, entry));
+      } catch (err) {
+        parts.log.error({ err, action: entry.action, requestId }, 'audit row failed');
+      }
+    },
+  };
+}

@@ -1,0 +1,138 @@
+import { sql } from 'kysely';
+import type { Endpoint, EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
+import type { Database } from '../../platform/postgres.ts';
+
+export { createInstances, type Instances } from './instances.ts';
+
+export interface HealthParts {
+  readonly database: Database;
+  /** False from the moment the server stops taking new work. */
+  readonly accepting: () => boolean;
+  /** True while LISTEN is connected, so that revocations of other instances arrive. */
+  readonly listening: () => boolean;
+  /** Usage events waiting in memory, and the most that may wait. */
+  readonly usage: () => { pending: number; max: number };
+  readonly version: string;
+}
+
+/** A database that needs longer than this for one row is not one to send traffic to. */
+const PROBE_TIMEOUT_MS = 1_500;
+/** Probes in a row share one answer for this long, so that asking often costs nothing. */
+const PROBE_KEPT_MS = 1_000;
+
+interface Probe {
+  readonly healthy: boolean;
+  readonly latencyMs: number;
+  readonly facts: DatabaseFacts | null;
+}
+
+interface DatabaseFacts {
+  readonly version: string;
+  readonly in_recovery: boolean;
+  readonly replicas: number;
+  readonly migrations: number;
+  readonly latest_migration: string | null;
+}
+
+/** The health endpoints: alive, ready, and the state of what the service depends on. */
+export function createHealth(parts: HealthParts): { endpoints: readonly Endpoint[] } {
+  const probe = sharedProbe(parts.database);
+  return {
+    endpoints: [
+      {
+        method: 'GET',
+        path: '/healthz',
+        summary: 'Alive: the process answers',
+        answer: () => word(200, 'ok'),
+      },
+      {
+        method: 'GET',
+        path: '/readyz',
+        summary: 'Ready: the process may take traffic',
+        async answer() {
+          if (!parts.accepting()) return word(503, 'stopping');
+          return (await probe()).healthy ? word(200, 'ready') : word(503, 'not ready');
+        },
+      },
+      {
+        method: 'GET',
+        path: '/health/database',
+        summary: 'State of PostgreSQL and of what else is configured; detail for administrators',
+        answer: (request) => databaseHealth(parts, probe, request),
+      },
+    ],
+  };
+}
+
+async function databaseHealth(
+  parts: HealthParts,
+  probe: () => Promise<Probe>,
+  request: EndpointRequest,
+): Promise<EndpointAnswer> {
+  const [result, principal] = await Promise.all([probe(), request.principal().catch(() => null)]);
+  const status = result.healthy ? 'healthy' : 'unhealthy';
+  const body =
+    principal?.permissions.has('admin:read') === true
+      ? {
+          status,
+          version: parts.version,
+          postgresql: {
+            status,
+            latencyMs: Math.round(result.latencyMs * 100) / 100,
+            version: result.facts?.version ?? null,
+            pool: parts.database.stats(),
+            replication:
+              result.facts === null ? null : { inRecovery: result.facts.in_recovery, replicas: result.facts.replicas },
+            migrations:
+              result.facts === null ? null : { applied: result.facts.migrations, latest: result.facts.latest_migration },
+            listening: parts.listening(),
+          },
+          usage: parts.usage(),
+        }
+      : { status };
+  return { status: result.healthy ? 200 : 503, contentType: 'application/json', body: JSON.stringify(body) };
+}
+
+function word(status: number, text: string): EndpointAnswer {
+  return { status, contentType: 'text/plain; charset=utf-8', body: `${text}\n` };
+}
+
+/** One probe at a time, bounded even when the database accepts and never answers. */
+function sharedProbe(database: Database): () => Promise<Probe> {
+  let running: Promise<Probe> | undefined;
+  let last: { probe: Probe; atMs: number } | undefined;
+  return () => {
+    if (last !== undefined && performance.now() - last.atMs < PROBE_KEPT_MS) return Promise.resolve(last.probe);
+    running ??= probeOnce(database).then((probe) => {
+      last = { probe, atMs: performance.now() };
+      running = undefined;
+      return probe;
+    });
+    return running;
+  };
+}
+
+async function probeOnce(database: Database): Promise<Probe> {
+  const startedAt = performance.now();
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<null>((resolve) => {
+    timer = setTimeout(() => resolve(null), PROBE_TIMEOUT_MS);
+  });
+  const facts = await Promise.race([databaseFacts(database).catch(() => null), timeout]);
+  clearTimeout(timer);
+  return { healthy: facts !== null && !facts.in_recovery, latencyMs: performance.now() - startedAt, facts };
+}
+
+async function databaseFacts(database: Database): Promise<DatabaseFacts> {
+  const { rows } = await database.call((tx) =>
+    sql<DatabaseFacts>`
+      select current_setting('server_version') as version,
+             pg_is_in_recovery() as in_recovery,
+             (select count(*)::int from pg_stat_get_wal_senders()) as replicas,
+             (select count(*)::int from schema_migrations) as migrations,
+             (select max(name) from schema_migrations) as latest_migration`.execute(tx),
+  );
+  const [facts] = rows;
+  if (facts === undefined) throw new Error('the probe answered no row');
+  return facts;
+}

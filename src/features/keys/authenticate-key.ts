@@ -1,0 +1,125 @@
+import { sql } from 'kysely';
+import { parseKey } from '../../lib/key-format.ts';
+import { hashKey } from '../../lib/key-hash.ts';
+import type { OrganizationRole, Permission, Principal } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
+import type { Database } from '../../platform/postgres.ts';
+import type { Peppers } from './index.ts';
+import { toNumber } from './key-record.ts';
+import type { KeyUse } from './key-use.ts';
+import type { Loaded, PrincipalCache } from './principal-cache.ts';
+
+export interface AuthenticateKeyParts {
+  readonly database: Database;
+  readonly peppers: Peppers;
+  readonly cache: PrincipalCache;
+  readonly use: KeyUse;
+}
+
+/**
+ * Verifies an API key: shape, checksum, then look-up by keyed hash. Answers at once from memory where it can. Throws
+ * AppError `unauthenticated`, the same for a key that is malformed, unknown, expired or revoked.
+ */
+export function createKeyAuthenticator(parts: AuthenticateKeyParts): (key: string) => Principal | Promise<Principal> {
+  const [pepper] = parts.peppers;
+
+  function answer(principal: Principal | null): Principal {
+    if (principal === null) throw unauthenticated();
+    if (principal.key !== null) parts.use.touch(principal.key.secretId);
+    return principal;
+  }
+
+  return function authenticateKey(key) {
+    if (parseKey(key) === null) throw unauthenticated();
+    const hash = hashKey(key, pepper.secret);
+    const credential = hash.toString('base64');
+    const known = parts.cache.get(credential);
+    if (known !== undefined) return answer(known);
+    return parts.cache.load(credential, () => findKey(parts, key, hash)).then(answer);
+  };
+}
+
+/** The one refusal of every credential, so that nobody learns which part of it was wrong. */
+export function unauthenticated(): AppError {
+  return new AppError('unauthenticated', 'Send a valid credential: Authorization: Bearer <API key or session token>.');
+}
+
+/** What `find_api_key` answers. */
+interface FoundKey {
+  readonly secret_id: string;
+  readonly family_id: string;
+  readonly name: string;
+  readonly environment: 'live' | 'test';
+  readonly permissions: string[];
+  readonly key_prefix: string;
+  readonly secret_is_active: boolean;
+  readonly secret_expires_at: Date | null;
+  readonly secret_revoked_at: Date | null;
+  readonly family_expires_at: Date | null;
+  readonly family_revoked_at: Date | null;
+  readonly user_id: string;
+  readonly org_id: string | null;
+  readonly owner_id: string;
+  readonly family_requests_per_minute: number | null;
+  readonly family_requests_per_month: string | null;
+  readonly tier: string;
+  readonly requests_per_minute: number | null;
+  readonly requests_per_month: string | null;
+  readonly max_api_keys: number;
+  readonly owner_active: boolean;
+  readonly creator_role: OrganizationRole | null;
+}
+
+const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
+
+async function findKey(parts: AuthenticateKeyParts, key: string, hash: Buffer): Promise<Loaded> {
+  const [, ...older] = parts.peppers;
+  const hashes = [hash, ...older.map((pepper) => hashKey(key, pepper.secret))];
+  for (const candidate of hashes) {
+    const { rows } = await parts.database.call((tx) =>
+      sql<FoundKey>`select * from find_api_key(${candidate})`.execute(tx),
+    );
+    const [row] = rows;
+    if (row !== undefined) return toLoaded(row);
+  }
+  return UNKNOWN;
+}
+
+function toLoaded(row: FoundKey): Loaded {
+  const expiries = [row.secret_expires_at, row.family_expires_at].filter((moment) => moment !== null);
+  const expiresAt = expiries.length === 0 ? null : new Date(Math.min(...expiries.map(Number)));
+  const live = row.secret_is_active && row.owner_active && row.secret_revoked_at === null && row.family_revoked_at === null;
+  return {
+    principal: live ? toPrincipal(row, expiresAt) : null,
+    tags: [`family:${row.family_id}`, `owner:${row.owner_id}`, `user:${row.user_id}`],
+    expiresAtMs: expiresAt?.getTime() ?? null,
+  };
+}
+
+function toPrincipal(row: FoundKey, expiresAt: Date | null): Principal {
+  return Object.freeze<Principal>({
+    kind: 'api_key',
+    ownerId: row.owner_id,
+    userId: row.user_id,
+    orgId: row.org_id,
+    // A key whose creator left goes on for the organization, but with a plain member's view.
+    role: row.org_id === null ? null : (row.creator_role ?? 'member'),
+    permissions: new Set(row.permissions as Permission[]),
+    tier: row.tier,
+    limits: {
+      requestsPerMinute: row.requests_per_minute,
+      requestsPerMonth: toNumber(row.requests_per_month),
+      maxApiKeys: row.max_api_keys,
+    },
+    key: {
+      id: row.family_id,
+      secretId: row.secret_id,
+      name: row.name,
+      prefix: row.key_prefix,
+      environment: row.environment,
+      expiresAt,
+      requestsPerMinute: row.family_requests_per_minute,
+      requestsPerMonth: toNumber(row.family_requests_per_month),
+    },
+  });
+}

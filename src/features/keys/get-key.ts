@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import type { Context } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
+import { defineOperation } from '../../kernel/operation.ts';
+import type { Transaction } from '../../platform/postgres.ts';
+import type { KeysParts } from './index.ts';
+import { type FamilyRow, keyIdSchema, keySchema, toKeyRecord, visibleFamilies } from './key-record.ts';
+
+/** One key of the owner. */
+export const getKey = (parts: KeysParts) =>
+  defineOperation({
+    name: 'keys.get',
+    route: { method: 'GET', path: '/user/api-keys/{id}' },
+    summary: 'Show one API key',
+    permission: 'keys:read',
+    audience: 'tenant',
+    transports: ['http', 'cli'],
+    cost: 0,
+    input: z.strictObject({ id: keyIdSchema }),
+    output: keySchema,
+    answer: 'json',
+    idempotent: true,
+    readOnly: true,
+    example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77' },
+    async run(context, { id }) {
+      const row = await parts.database.read(context.principal, (tx) => familyOrNotFound(tx, context, id));
+      return toKeyRecord(row, parts.wallClockMs());
+    },
+  });
+
+/** The family the caller may see under that id. Throws `not_found`, the same for another owner's as for none. */
+export async function familyOrNotFound(tx: Transaction, context: Context, id: string): Promise<FamilyRow> {
+  const row = await visibleFamilies(tx, context).where('family.id', '=', id).executeTakeFirst();
+  if (row === undefined) throw new AppError('not_found', 'There is no such API key.');
+  return row;
+}

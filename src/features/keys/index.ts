@@ -1,0 +1,36 @@
+import type { Principal } from '../../kernel/context.ts';
+import type { LimitState } from '../../kernel/invoke.ts';
+import type { Feature } from '../../kernel/operation.ts';
+import type { Database } from '../../platform/postgres.ts';
+import { createKey } from './create-key.ts';
+import { currentKey } from './current-key.ts';
+import { getKey } from './get-key.ts';
+import type { Invalidations } from './invalidations.ts';
+import { listKeys } from './list-keys.ts';
+import { revokeKey } from './revoke-key.ts';
+import { updateKey } from './update-key.ts';
+
+export { createKeyAuthenticator, unauthenticated } from './authenticate-key.ts';
+export { createInvalidations, type Invalidations } from './invalidations.ts';
+export { createKeyUse } from './key-use.ts';
+export { createPrincipalCache, type Loaded, type PrincipalCache } from './principal-cache.ts';
+
+/** Peppers by age, newest first: the first hashes new keys, all of them verify. */
+export type Peppers = readonly [Pepper, ...Pepper[]];
+export interface Pepper {
+  readonly version: number;
+  readonly secret: Uint8Array;
+}
+
+export interface KeysParts {
+  readonly database: Database;
+  readonly peppers: Peppers;
+  readonly invalidations: Invalidations;
+  readonly admission: { states(principal: Principal): Promise<readonly LimitState[]> };
+  readonly wallClockMs: () => number;
+}
+
+export function createKeys(parts: KeysParts): Feature {
+  const operations = [createKey, listKeys, getKey, updateKey, revokeKey, currentKey];
+  return { name: 'keys', operations: operations.map((operation) => operation(parts)) };
+}

@@ -1,0 +1,136 @@
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import { z } from 'zod';
+import type { Log } from '../../platform/log.ts';
+import type { Database, Transaction } from '../../platform/postgres.ts';
+import type { PrincipalCache, Tag } from './principal-cache.ts';
+
+/**
+ * Carries "what you know of this credential is no longer true" to every instance. The message is part of the change's
+ * transaction (NOTIFY is sent at commit, never for a rollback); every instance drops its entries and acknowledges.
+ */
+
+export const INVALIDATE_CHANNEL = 'iora_invalidate';
+export const ACKNOWLEDGE_CHANNEL = 'iora_acknowledge';
+
+/** Longest wait for acknowledgements; after it the answer says on how many instances the change is known to hold. */
+const ACKNOWLEDGE_WAIT_MS = 2_000;
+
+export interface Effect {
+  /** Live instances known to apply the change. */
+  readonly effectiveOn: number;
+  /** Live instances. */
+  readonly of: number;
+  /** Milliseconds from commit to this knowledge. */
+  readonly ms: number;
+}
+
+export interface Announcement {
+  /** Applies the change in this process; call after commit. */
+  apply(): void;
+  /** Applies it here and waits, bounded, until every live instance has acknowledged. */
+  settle(): Promise<Effect>;
+}
+
+export interface Invalidations {
+  /** Sends the tags to all instances when the transaction commits. */
+  announce(tx: Transaction, tags: readonly Tag[]): Promise<Announcement>;
+  /** Handlers of the two channels. */
+  readonly channels: Readonly<Record<string, (payload: string) => void>>;
+}
+
+export interface InvalidationsParts {
+  readonly database: Database;
+  readonly caches: readonly PrincipalCache[];
+  /** This process's instance id; null for one that serves nobody, like a command. */
+  readonly instanceId: string | null;
+  readonly liveInstances: () => Promise<readonly string[]>;
+  readonly log: Log;
+}
+
+const tagSchema = z.templateLiteral([z.enum(['family', 'owner', 'user']), ':', z.string().max(255)]);
+const messageSchema = z.object({ id: z.uuid(), tags: z.array(tagSchema).max(100) });
+const acknowledgementSchema = z.object({ id: z.uuid(), instance: z.uuid() });
+
+interface Waiter {
+  readonly acknowledged: Set<string>;
+  readonly heard: () => void;
+}
+
+/** Builds the carrier; the bus delivers to `channels`. */
+export function createInvalidations(parts: InvalidationsParts): Invalidations {
+  const waiters = new Map<string, Waiter>();
+
+  function apply(tags: readonly Tag[]): void {
+    for (const cache of parts.caches) cache.invalidate(tags);
+  }
+
+  function onInvalidate(payload: string): void {
+    const message = parse(messageSchema, payload);
+    if (message === undefined) return parts.log.warn({}, 'an invalidation could not be read');
+    apply(message.tags);
+    if (parts.instanceId === null) return;
+    const acknowledgement = JSON.stringify({ id: message.id, instance: parts.instanceId });
+    parts.database.call((tx) => notify(tx, ACKNOWLEDGE_CHANNEL, acknowledgement)).catch((err: unknown) => {
+      parts.log.warn({ err }, 'an invalidation was applied but could not be acknowledged');
+    });
+  }
+
+  function onAcknowledge(payload: string): void {
+    const acknowledgement = parse(acknowledgementSchema, payload);
+    const waiter = acknowledgement && waiters.get(acknowledgement.id);
+    if (waiter === undefined) return;
+    waiter.acknowledged.add(acknowledgement?.instance ?? '');
+    waiter.heard();
+  }
+
+  async function settle(id: string, tags: readonly Tag[]): Promise<Effect> {
+    const startedAt = performance.now();
+    const deadline = AbortSignal.timeout(ACKNOWLEDGE_WAIT_MS);
+    apply(tags);
+    const waiter = waiters.get(id);
+    const acknowledged = waiter?.acknowledged ?? new Set<string>();
+    if (parts.instanceId !== null) acknowledged.add(parts.instanceId);
+    try {
+      const live = await parts.liveInstances();
+      const holds = () => live.filter((instance) => acknowledged.has(instance)).length;
+      while (holds() < live.length && !deadline.aborted) await nextAcknowledgement(id, deadline);
+      return { effectiveOn: holds(), of: live.length, ms: Math.ceil(performance.now() - startedAt) };
+    } finally {
+      waiters.delete(id);
+    }
+  }
+
+  function nextAcknowledgement(id: string, deadline: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const waiter = waiters.get(id);
+      if (waiter !== undefined) waiters.set(id, { ...waiter, heard: resolve });
+      deadline.addEventListener('abort', () => resolve(), { once: true });
+    });
+  }
+
+  return {
+    async announce(tx, tags) {
+      const id = randomUUID();
+      // Acknowledgements may arrive before the commit is reported to us, so they are collected from here on.
+      waiters.set(id, { acknowledged: new Set(), heard: () => undefined });
+      setTimeout(() => waiters.delete(id), 10 * ACKNOWLEDGE_WAIT_MS).unref();
+      await notify(tx, INVALIDATE_CHANNEL, JSON.stringify({ id, tags }));
+      return { apply: () => apply(tags), settle: () => settle(id, tags) };
+    },
+    channels: { [INVALIDATE_CHANNEL]: onInvalidate, [ACKNOWLEDGE_CHANNEL]: onAcknowledge },
+  };
+}
+
+async function notify(tx: Transaction, channel: string, payload: string): Promise<void> {
+  await sql`select pg_notify(${channel}, ${payload})`.execute(tx);
+}
+
+/** The message, or undefined when it is not one of ours: anybody who may connect may send on a channel. */
+function parse<Schema extends z.ZodType>(schema: Schema, payload: string): z.infer<Schema> | undefined {
+  try {
+    return schema.parse(JSON.parse(payload));
+  } catch {
+    return undefined;
+  }
+}

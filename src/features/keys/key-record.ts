@@ -1,0 +1,111 @@
+import { sql } from 'kysely';
+import { z } from 'zod';
+import { type Context, type Permission, type TenantPermission, tenantPermissions } from '../../kernel/context.ts';
+import type { Transaction } from '../../platform/postgres.ts';
+
+/** How a key family is read and shown, everywhere the same. The secret itself is never part of it. */
+
+export const permissionsSchema = z
+  .array(z.enum(tenantPermissions))
+  .min(1)
+  .max(tenantPermissions.length)
+  .refine((list) => new Set(list).size === list.length, 'names a permission twice');
+
+export const nameSchema = z
+  .string()
+  .min(1)
+  .max(100)
+  .regex(/^[^\p{Cc}]*\S[^\p{Cc}]*$/u, 'must hold something visible and no control characters');
+
+/** A key's own lower limit; above the owner's it has no effect. */
+export const ownLimitSchema = z.int().min(1).max(1_000_000_000).nullable();
+
+export const keySchema = z.object({
+  id: z.uuid(),
+  name: z.string(),
+  keyPrefix: z.string(),
+  environment: z.enum(['live', 'test']),
+  permissions: z.array(z.enum(tenantPermissions)),
+  status: z.enum(['active', 'expired', 'revoked']),
+  requestsPerMinute: z.int().nullable(),
+  requestsPerMonth: z.int().nullable(),
+  createdBy: z.string(),
+  createdAt: z.iso.datetime(),
+  updatedAt: z.iso.datetime(),
+  expiresAt: z.iso.datetime().nullable(),
+  revokedAt: z.iso.datetime().nullable(),
+  lastUsedAt: z.iso.datetime().nullable(),
+});
+
+export type KeyRecord = z.infer<typeof keySchema>;
+
+export const keyIdSchema = z.uuid().describe('The public id of the key');
+
+/** Families the caller may see: all of the owner's, but a plain member of an organization sees its own only. */
+export function visibleFamilies(tx: Transaction, context: Context) {
+  const { principal } = context;
+  const query = tx
+    .selectFrom('api_key_families as family')
+    .where('family.owner_id', '=', principal.ownerId)
+    .select((builder) => [
+      'family.id',
+      'family.name',
+      'family.environment',
+      'family.permissions',
+      'family.requests_per_minute',
+      'family.requests_per_month',
+      'family.user_id',
+      'family.created_at',
+      'family.updated_at',
+      'family.expires_at',
+      'family.revoked_at',
+      builder
+        .selectFrom('api_keys as secret')
+        .whereRef('secret.family_id', '=', 'family.id')
+        .where('secret.owner_id', '=', principal.ownerId)
+        .orderBy('secret.created_at', 'desc')
+        .limit(1)
+        .select('secret.key_prefix')
+        .as('key_prefix'),
+      builder
+        .selectFrom('api_keys as secret')
+        .whereRef('secret.family_id', '=', 'family.id')
+        .where('secret.owner_id', '=', principal.ownerId)
+        .select(sql<Date | null>`max(secret.last_used_at)`.as('last_used_at'))
+        .as('last_used_at'),
+    ]);
+  return principal.role === 'member' ? query.where('family.user_id', '=', principal.userId) : query;
+}
+
+export type FamilyRow = Awaited<ReturnType<ReturnType<typeof visibleFamilies>['executeTakeFirstOrThrow']>>;
+
+/** The public record of a row, as of the moment given. */
+export function toKeyRecord(row: FamilyRow, nowMs: number): KeyRecord {
+  const expired = row.expires_at !== null && row.expires_at.getTime() <= nowMs;
+  return {
+    id: row.id,
+    name: row.name,
+    keyPrefix: row.key_prefix ?? '',
+    environment: row.environment as KeyRecord['environment'],
+    permissions: row.permissions as TenantPermission[],
+    status: row.revoked_at !== null ? 'revoked' : expired ? 'expired' : 'active',
+    requestsPerMinute: toNumber(row.requests_per_minute),
+    requestsPerMonth: toNumber(row.requests_per_month),
+    createdBy: row.user_id,
+    createdAt: row.created_at.toISOString(),
+    updatedAt: row.updated_at.toISOString(),
+    expiresAt: row.expires_at?.toISOString() ?? null,
+    revokedAt: row.revoked_at?.toISOString() ?? null,
+    lastUsedAt: row.last_used_at?.toISOString() ?? null,
+  };
+}
+
+/** BIGINT arrives as text; our limits stay far below 2^53. */
+export function toNumber(value: string | number | bigint | null): number | null {
+  return value === null ? null : Number(value);
+}
+
+/** Permissions asked for that the caller does not hold itself; a key can hold only what its creator holds. */
+export function missingPermissions(context: Context, asked: readonly Permission[]): Permission[] {
+  return asked.filter((permission) => !context.principal.permissions.has(permission));
+}

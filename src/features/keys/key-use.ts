@@ -1,0 +1,56 @@
+import { sql } from 'kysely';
+import type { Log } from '../../platform/log.ts';
+import type { Database } from '../../platform/postgres.ts';
+
+/** Counts uses of keys in memory and writes them together, so that no call waits for a hot row. */
+export interface KeyUse {
+  touch(secretId: string): void;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** `last_used_at` of one key is written at most this often. A crash loses the counts since; they bill nobody. */
+const FLUSH_INTERVAL_MS = 60_000;
+/** Keys counted between two writes; more than that are written early. */
+const KEYS_COUNTED_MAX = 10_000;
+
+/** Starts the counter; its timer does not keep the process alive. */
+export function createKeyUse(parts: { database: Database; log: Log; wallClockMs: () => number }): KeyUse {
+  let uses = new Map<string, { lastUsedAtMs: number; count: number }>();
+
+  async function flush(): Promise<void> {
+    if (uses.size === 0) return;
+    const batch = [...uses];
+    uses = new Map();
+    const ids = batch.map(([id]) => id);
+    const moments = batch.map(([, use]) => new Date(use.lastUsedAtMs));
+    const counts = batch.map(([, use]) => use.count);
+    await parts.database.call((tx) =>
+      sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
+    );
+  }
+
+  function flushSoon(): void {
+    flush().catch((err: unknown) => parts.log.warn({ err }, 'last use of keys could not be written'));
+  }
+
+  const timer = setInterval(flushSoon, FLUSH_INTERVAL_MS);
+  timer.unref();
+  return {
+    touch(secretId) {
+      const use = uses.get(secretId);
+      if (use === undefined) {
+        uses.set(secretId, { lastUsedAtMs: parts.wallClockMs(), count: 1 });
+        if (uses.size >= KEYS_COUNTED_MAX) flushSoon();
+      } else {
+        use.lastUsedAtMs = parts.wallClockMs();
+        use.count += 1;
+      }
+    },
+    flush,
+    async close() {
+      clearInterval(timer);
+      await flush();
+    },
+  };
+}

@@ -1,0 +1,151 @@
+import type { Principal } from '../../kernel/context.ts';
+import { unavailable } from '../../kernel/errors.ts';
+import { DatabaseUnavailableError } from '../../platform/postgres.ts';
+
+/**
+ * Verified principals in memory: bounded, short-lived, negative answers included. A fill that started before a
+ * revocation was heard is thrown away and repeated, so it can never bring a revoked credential back.
+ */
+
+/** What an invalidation names: `family:ID`, `owner:ID` or `user:ID`. */
+export type Tag = `family:${string}` | `owner:${string}` | `user:${string}`;
+
+export interface Loaded {
+  readonly principal: Principal | null;
+  /** Also on refused credentials, so that resuming a suspended owner clears its refusals. */
+  readonly tags: readonly Tag[];
+  /** Moment from which the credential is refused whatever the cache says. */
+  readonly expiresAtMs: number | null;
+}
+
+export interface PrincipalCacheOptions {
+  readonly entriesMax: number;
+  /** How long an answer is used without asking again. */
+  readonly freshMs: number;
+  /** How long an answer is used while the database cannot be asked. */
+  readonly outageGraceMs: number;
+  readonly monotonicMs: () => number;
+  readonly wallClockMs: () => number;
+  readonly observe?: (result: 'hit' | 'miss' | 'grace') => void;
+}
+
+export interface PrincipalCache {
+  /** The fresh answer for that credential, null when it is known to be refused, undefined when it has to be loaded. */
+  get(credential: string): Principal | null | undefined;
+  /** Loads, keeps and answers; concurrent calls for one credential share one load. Null: refused. */
+  load(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null>;
+  invalidate(tags: readonly Tag[]): void;
+  /** Forgets everything: after a time in which invalidations may have been missed. */
+  clear(): void;
+  size(): number;
+}
+
+interface Entry extends Loaded {
+  readonly storedAtMs: number;
+}
+
+/** Repeats of a fill that keeps losing against invalidations of the same credential. */
+const FILL_ATTEMPTS_MAX = 5;
+/** Invalidations remembered for fills under way; a fill that outlasts them all is repeated too. */
+const INVALIDATIONS_KEPT_MAX = 1_000;
+/** Pause between questions to a database that is away, while answers within the grace are given from memory. */
+const OUTAGE_PROBE_MS = 1_000;
+
+/** An empty cache. */
+export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalCache {
+  const entries = new Map<string, Entry>();
+  const loading = new Map<string, Promise<Principal | null>>();
+  const invalidations: { readonly sequence: number; readonly tags: ReadonlySet<Tag> | 'all' }[] = [];
+  let sequence = 0;
+  let outageProbeAtMs = Number.NEGATIVE_INFINITY;
+
+  function current(entry: Entry): Principal | null {
+    return entry.expiresAtMs !== null && entry.expiresAtMs <= options.wallClockMs() ? null : entry.principal;
+  }
+
+  function get(credential: string): Principal | null | undefined {
+    const entry = entries.get(credential);
+    if (entry === undefined || options.monotonicMs() - entry.storedAtMs >= options.freshMs) return undefined;
+    options.observe?.('hit');
+    return current(entry);
+  }
+
+  function remember(tags: ReadonlySet<Tag> | 'all'): void {
+    sequence += 1;
+    invalidations.push({ sequence, tags });
+    if (invalidations.length > INVALIDATIONS_KEPT_MAX) invalidations.shift();
+  }
+
+  function overtaken(startedAt: number, tags: readonly Tag[]): boolean {
+    if (startedAt === sequence) return false;
+    if ((invalidations[0]?.sequence ?? 0) > startedAt + 1) return true;
+    return invalidations.some(
+      (item) => item.sequence > startedAt && (item.tags === 'all' || tags.some((tag) => item.tags !== 'all' && item.tags.has(tag))),
+    );
+  }
+
+  async function fill(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null> {
+    for (let attempt = 1; attempt <= FILL_ATTEMPTS_MAX; attempt += 1) {
+      const startedAt = sequence;
+      const storedAtMs = options.monotonicMs();
+      const loaded = await loader();
+      if (overtaken(startedAt, loaded.tags)) continue;
+      // Re-inserting moves the entry to the young end of the map, whose old end is dropped when it is full.
+      entries.delete(credential);
+      if (entries.size >= options.entriesMax) for (const oldest of entries.keys()) { entries.delete(oldest); break; }
+      const entry = { ...loaded, storedAtMs };
+      entries.set(credential, entry);
+      return current(entry);
+    }
+    throw unavailable('The credential is being changed at the moment.');
+  }
+
+  /** The last answer for a credential while the database is away, as long as it is young enough. */
+  function withinGrace(credential: string): Entry | undefined {
+    const entry = entries.get(credential);
+    return entry !== undefined && options.monotonicMs() - entry.storedAtMs < options.outageGraceMs ? entry : undefined;
+  }
+
+  async function loadOrGrace(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null> {
+    const graced = withinGrace(credential);
+    if (graced !== undefined && options.monotonicMs() < outageProbeAtMs) {
+      options.observe?.('grace');
+      return current(graced);
+    }
+    try {
+      options.observe?.('miss');
+      return await fill(credential, loader);
+    } catch (error) {
+      if (!(error instanceof DatabaseUnavailableError)) throw error;
+      outageProbeAtMs = options.monotonicMs() + OUTAGE_PROBE_MS;
+      // Asked again, since an invalidation may have removed it while the database was being waited for.
+      const entry = withinGrace(credential);
+      if (entry === undefined) throw error;
+      options.observe?.('grace');
+      return current(entry);
+    }
+  }
+
+  return {
+    get,
+    load(credential, loader) {
+      const running = loading.get(credential);
+      if (running !== undefined) return running;
+      const started = loadOrGrace(credential, loader).finally(() => loading.delete(credential));
+      loading.set(credential, started);
+      return started;
+    },
+    invalidate(tags) {
+      const named = new Set(tags);
+      remember(named);
+      for (const [credential, entry] of entries) {
+        if (entry.tags.some((tag) => named.has(tag))) entries.delete(credential);
+      }
+    },
+    clear() {
+      remember('all');
+      entries.clear();
+    },
+    size: () => entries.size,
+  };
+}

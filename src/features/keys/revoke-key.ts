@@ -1,0 +1,59 @@
+import { z } from 'zod';
+import { writing } from '../../kernel/context.ts';
+import { defineOperation } from '../../kernel/operation.ts';
+import { familyOrNotFound } from './get-key.ts';
+import type { KeysParts } from './index.ts';
+import { keyIdSchema } from './key-record.ts';
+
+/** Revokes a key for good. The answer says on how many of the live instances that holds already. */
+export const revokeKey = (parts: KeysParts) =>
+  defineOperation({
+    name: 'keys.revoke',
+    route: { method: 'DELETE', path: '/user/api-keys/{id}' },
+    summary: 'Revoke an API key',
+    permission: 'keys:write',
+    audience: 'tenant',
+    transports: ['http', 'cli'],
+    cost: 0,
+    input: z.strictObject({ id: keyIdSchema }),
+    output: z.object({
+      id: z.uuid(),
+      revokedAt: z.iso.datetime(),
+      effectiveOn: z.int().describe('Live instances that are known to refuse the key'),
+      of: z.int().describe('Live instances'),
+      ms: z.int().describe('Milliseconds it took to know'),
+    }),
+    answer: 'json',
+    volatile: ['effectiveOn', 'of', 'ms', 'revokedAt'],
+    idempotent: true,
+    readOnly: false,
+    audit: { action: 'api_key_revoked', resourceType: 'api_key' },
+    example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77' },
+    async run(context, { id }) {
+      const tx = writing(context);
+      const family = await familyOrNotFound(tx, context, id);
+      // Revoking twice is no fault: the first moment stands, and the news is sent again.
+      const revokedAt = family.revoked_at ?? new Date(parts.wallClockMs());
+      context.audit.resourceId = id;
+      context.audit.changes = { name: family.name, again: family.revoked_at !== null };
+      if (family.revoked_at === null) {
+        const { ownerId, userId } = context.principal;
+        await tx
+          .updateTable('api_key_families')
+          .set({ revoked_at: revokedAt, revoked_by: userId })
+          .where('id', '=', id)
+          .where('owner_id', '=', ownerId)
+          .execute();
+        await tx
+          .updateTable('api_keys')
+          .set({ is_active: false, revoked_at: revokedAt })
+          .where('family_id', '=', id)
+          .where('owner_id', '=', ownerId)
+          .execute();
+      }
+      const announcement = await parts.invalidations.announce(tx, [`family:${id}`]);
+      const answer = { id, revokedAt: revokedAt.toISOString(), effectiveOn: 0, of: 0, ms: 0 };
+      context.afterCommit(async () => void Object.assign(answer, await announcement.settle()));
+      return answer;
+    },
+  });

@@ -1,0 +1,73 @@
+import { z } from 'zod';
+import { writing } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
+import { defineOperation } from '../../kernel/operation.ts';
+import { futureMoment } from './create-key.ts';
+import { familyOrNotFound } from './get-key.ts';
+import type { KeysParts } from './index.ts';
+import { keyIdSchema, keySchema, missingPermissions, nameSchema, ownLimitSchema, permissionsSchema, toKeyRecord } from './key-record.ts';
+
+const input = z
+  .strictObject({
+    id: keyIdSchema,
+    name: nameSchema.optional(),
+    permissions: permissionsSchema.optional(),
+    expiresAt: z.iso.datetime({ offset: true }).nullable().optional().describe('null: never expires'),
+    requestsPerMinute: ownLimitSchema.optional(),
+    requestsPerMonth: ownLimitSchema.optional(),
+  })
+  .refine((value) => Object.keys(value).length > 1, 'names nothing to change');
+
+/** Changes name, permissions, expiry or limits of a live key; takes effect at once. */
+export const updateKey = (parts: KeysParts) =>
+  defineOperation({
+    name: 'keys.update',
+    route: { method: 'PATCH', path: '/user/api-keys/{id}' },
+    summary: 'Change name, permissions, expiry or limits of an API key',
+    permission: 'keys:write',
+    audience: 'tenant',
+    transports: ['http', 'cli'],
+    cost: 0,
+    input,
+    output: keySchema,
+    answer: 'json',
+    volatile: ['updatedAt'],
+    idempotent: true,
+    readOnly: false,
+    audit: { action: 'api_key_updated', resourceType: 'api_key' },
+    example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77', name: 'backend, blue' },
+    async run(context, { id, ...change }) {
+      const tx = writing(context);
+      const nowMs = parts.wallClockMs();
+      const before = toKeyRecord(await familyOrNotFound(tx, context, id), nowMs);
+      context.audit.resourceId = id;
+      if (before.status !== 'active') throw new AppError('not_found', `The API key is ${before.status}; make a new one.`);
+      const missing = missingPermissions(context, change.permissions ?? []);
+      if (missing.length > 0) {
+        throw new AppError('forbidden', `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`);
+      }
+      const expiresAt = futureMoment(change.expiresAt, nowMs);
+      await tx
+        .updateTable('api_key_families')
+        .set({
+          ...(change.name === undefined ? {} : { name: change.name }),
+          ...(change.permissions === undefined ? {} : { permissions: change.permissions }),
+          ...(change.expiresAt === undefined ? {} : { expires_at: expiresAt }),
+          ...(change.requestsPerMinute === undefined ? {} : { requests_per_minute: change.requestsPerMinute }),
+          ...(change.requestsPerMonth === undefined ? {} : { requests_per_month: change.requestsPerMonth }),
+        })
+        .where('id', '=', id)
+        .where('owner_id', '=', context.principal.ownerId)
+        .execute();
+      const announcement = await parts.invalidations.announce(tx, [`family:${id}`]);
+      context.afterCommit(() => void announcement.apply());
+      const after = toKeyRecord(await familyOrNotFound(tx, context, id), nowMs);
+      context.audit.changes = { before: changed(before, change), after: changed(after, change) };
+      return after;
+    },
+  });
+
+/** Of a record, the fields that the change names. */
+function changed(record: Record<string, unknown>, change: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.keys(change).map((name) => [name, record[name]]));
+}

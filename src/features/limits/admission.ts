@@ -1,0 +1,213 @@
+import { monthStart, nextMonthStart } from '../../lib/month.ts';
+import { SlidingWindow } from '../../lib/sliding-window.ts';
+import type { Principal } from '../../kernel/context.ts';
+import { AppError, unavailable } from '../../kernel/errors.ts';
+import type { Admission, AdmissionDecision, LimitState } from '../../kernel/invoke.ts';
+
+/**
+ * Rate limits and monthly quota of one process. The window promise holds for the process's lifetime; the quota is
+ * seeded from the usage tables, so it survives restarts up to one flush of usage.
+ */
+
+export const RATE_WINDOW_MS = 60_000;
+const RATE_WINDOW_SECONDS = RATE_WINDOW_MS / 1_000;
+const SECOND_MS = 1_000;
+
+/** Subjects remembered at once (about 1 KB each when busy). Only idle ones are forgotten, so no promise is lost. */
+export const SUBJECTS_MAX = 100_000;
+
+/** Whose usage is summed: the owner's, or one key family's. */
+export interface QuotaSubject {
+  readonly ownerId: string;
+  readonly keyId: string | null;
+}
+
+export interface AdmissionParts {
+  readonly monotonicMs: () => number;
+  readonly wallClockMs: () => number;
+  /** Cost charged to the subject since that moment, with everything this process has accepted already counted. */
+  readonly usedSince: (principal: Principal, subject: QuotaSubject, sinceMs: number) => Promise<number>;
+  readonly observe?: (decision: 'admitted' | 'refused', policy: string) => void;
+}
+
+interface Quota {
+  monthStartMs: number;
+  used: number;
+}
+
+/** One limit that a call has to pass, resolved for its principal. */
+type Policy =
+  | { readonly name: 'minute' | 'key-minute'; readonly limit: number; readonly window: SlidingWindow }
+  | { readonly name: 'month' | 'key-month'; readonly limit: number; readonly quota: Quota };
+
+export interface InProcessAdmission extends Admission {
+  /** The limits of a principal as they stand, nothing charged. */
+  states(principal: Principal): Promise<readonly LimitState[]>;
+}
+
+/** Admission for a single process. All limits are checked first and charged together, or none is. */
+export function createAdmission(parts: AdmissionParts): InProcessAdmission {
+  const rates = new Map<string, SlidingWindow>();
+  const quotas = new Map<string, Quota>();
+  const seeding = new Map<string, Promise<void>>();
+
+  function rateOf(subject: string, now: number): SlidingWindow {
+    let window = rates.get(subject);
+    if (window === undefined) {
+      if (rates.size >= SUBJECTS_MAX) forgetIdle(now);
+      window = new SlidingWindow(RATE_WINDOW_MS);
+      rates.set(subject, window);
+    }
+    return window;
+  }
+
+  function forgetIdle(now: number): void {
+    for (const [subject, window] of rates) if (window.isIdle(now)) rates.delete(subject);
+    if (rates.size >= SUBJECTS_MAX) throw unavailable('Too many callers are active at once.');
+  }
+
+  /** The quota when it is known for this month, else undefined. */
+  function knownQuota(id: string, monthStartMs: number): Quota | undefined {
+    const quota = quotas.get(id);
+    return quota?.monthStartMs === monthStartMs ? quota : undefined;
+  }
+
+  function seed(principal: Principal, subject: QuotaSubject, id: string, monthStartMs: number): Promise<void> {
+    const running = seeding.get(id);
+    if (running !== undefined) return running;
+    const started = parts
+      .usedSince(principal, subject, monthStartMs)
+      .then((used) => {
+        // Quotas are seeded again when forgotten, so dropping the oldest costs a query and never a count.
+        if (quotas.size >= SUBJECTS_MAX) for (const oldest of quotas.keys()) { quotas.delete(oldest); break; }
+        quotas.set(id, { monthStartMs, used });
+      })
+      .finally(() => seeding.delete(id));
+    seeding.set(id, started);
+    return started;
+  }
+
+  /** The policies of a principal, or a promise to wait for before asking again. */
+  function policiesOf(principal: Principal, now: number, monthStartMs: number): Policy[] | Promise<void> {
+    const { key, limits, ownerId } = principal;
+    const policies: Policy[] = [];
+    // Test keys are limited like any other but have no part in the quota.
+    if (key?.environment !== 'test') {
+      if (limits.requestsPerMonth !== null) {
+        const quota = knownQuota(ownerId, monthStartMs);
+        if (quota === undefined) return seed(principal, { ownerId, keyId: null }, ownerId, monthStartMs);
+        policies.push({ name: 'month', limit: limits.requestsPerMonth, quota });
+      }
+      if (key !== null && key.requestsPerMonth !== null) {
+        const quota = knownQuota(key.id, monthStartMs);
+        if (quota === undefined) return seed(principal, { ownerId, keyId: key.id }, key.id, monthStartMs);
+        policies.push({ name: 'key-month', limit: key.requestsPerMonth, quota });
+      }
+    }
+    if (limits.requestsPerMinute !== null) {
+      policies.push({ name: 'minute', limit: limits.requestsPerMinute, window: rateOf(ownerId, now) });
+    }
+    if (key !== null && key.requestsPerMinute !== null) {
+      policies.push({ name: 'key-minute', limit: key.requestsPerMinute, window: rateOf(key.id, now) });
+    }
+    return policies;
+  }
+
+  function decide(policies: readonly Policy[], cost: number, now: number, wallMs: number): AdmissionDecision {
+    let refusal: { policy: Policy; retryAfterMs: number } | undefined;
+    for (const policy of policies) {
+      if ('quota' in policy) {
+        if (policy.quota.used + cost > policy.limit) {
+          // A used-up month outlasts any window, so it is the refusal worth telling.
+          refusal = { policy, retryAfterMs: nextMonthStart(wallMs) - wallMs };
+          break;
+        }
+        continue;
+      }
+      const check = policy.window.check(now, policy.limit, cost);
+      if (!check.admitted && (refusal === undefined || check.retryAfterMs > refusal.retryAfterMs)) {
+        refusal = { policy, retryAfterMs: check.retryAfterMs };
+      }
+    }
+    if (refusal === undefined) {
+      for (const policy of policies) {
+        if ('quota' in policy) policy.quota.used += cost;
+        else policy.window.admit(now, policy.limit, cost);
+      }
+    }
+    const limits = policies.map((policy) => stateOf(policy, now, wallMs));
+    parts.observe?.(refusal === undefined ? 'admitted' : 'refused', refusal?.policy.name ?? 'none');
+    if (refusal === undefined) return { admitted: true, limits };
+    return { admitted: false, limits, error: refusalError(refusal.policy, refusal.retryAfterMs, wallMs) };
+  }
+
+  function admit(principal: Principal, cost: number): AdmissionDecision | Promise<AdmissionDecision> {
+    const now = parts.monotonicMs();
+    const wallMs = parts.wallClockMs();
+    const policies = policiesOf(principal, now, monthStart(wallMs));
+    if (Array.isArray(policies)) return decide(policies, cost, now, wallMs);
+    return policies.then(() => admit(principal, cost));
+  }
+
+  return {
+    admit,
+    refund(principal, cost) {
+      if (principal.key?.environment === 'test') return;
+      for (const id of [principal.ownerId, principal.key?.id]) {
+        const quota = id === undefined ? undefined : knownQuota(id, monthStart(parts.wallClockMs()));
+        if (quota !== undefined) quota.used = Math.max(0, quota.used - cost);
+      }
+    },
+    async states(principal) {
+      for (;;) {
+        const now = parts.monotonicMs();
+        const wallMs = parts.wallClockMs();
+        const policies = policiesOf(principal, now, monthStart(wallMs));
+        if (Array.isArray(policies)) return policies.map((policy) => stateOf(policy, now, wallMs));
+        await policies;
+      }
+    },
+  };
+}
+
+function stateOf(policy: Policy, now: number, wallMs: number): LimitState {
+  if ('quota' in policy) {
+    const end = nextMonthStart(wallMs);
+    return {
+      policy: policy.name,
+      limit: policy.limit,
+      remaining: Math.max(0, policy.limit - policy.quota.used),
+      windowSeconds: (end - monthStart(wallMs)) / SECOND_MS,
+      resetSeconds: Math.ceil((end - wallMs) / SECOND_MS),
+    };
+  }
+  const { remaining, resetMs } = policy.window.check(now, policy.limit, 0);
+  return {
+    policy: policy.name,
+    limit: policy.limit,
+    remaining,
+    windowSeconds: RATE_WINDOW_SECONDS,
+    resetSeconds: Math.ceil(resetMs / SECOND_MS),
+  };
+}
+
+function refusalError(policy: Policy, retryAfterMs: number, wallMs: number): AppError {
+  const ofKey = policy.name.startsWith('key-') ? 'this key' : 'this account';
+  if ('quota' in policy) {
+    const resetsAt = new Date(nextMonthStart(wallMs)).toISOString();
+    return new AppError('quota_exceeded', `The ${policy.limit} calls a month of ${ofKey} are used up until ${resetsAt}.`, {
+      details: { policy: policy.name, limit: policy.limit, used: policy.quota.used, resetsAt },
+    });
+  }
+  if (!Number.isFinite(retryAfterMs)) {
+    return new AppError('rate_limited', `This costs more than the ${policy.limit} calls a window that ${ofKey} is allowed.`, {
+      details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS },
+    });
+  }
+  const retryAfterSeconds = Math.max(1, Math.ceil(retryAfterMs / SECOND_MS));
+  return new AppError(
+    'rate_limited',
+    `${policy.limit} calls in any ${RATE_WINDOW_SECONDS} s are allowed for ${ofKey}. Try again in ${retryAfterSeconds} s.`,
+    { details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS, retryAfterSeconds } },
+  );
+}

@@ -1,0 +1,113 @@
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
+import {
+  adminPermissions,
+  type OrganizationRole,
+  type OwnerLimits,
+  type Permission,
+  type Principal,
+  type TenantPermission,
+  tenantPermissions,
+} from '../../kernel/context.ts';
+import type { Database } from '../../platform/postgres.ts';
+
+/** People and organizations as identity providers vouch for them, made known here at their first call. */
+export interface People {
+  /** The person behind verified claims, created on first sight; safe when many first calls arrive at once. */
+  resolve(claims: PersonClaims): Promise<Person>;
+}
+
+/** What a verified token says. A person is (issuer, subject); all else may change. */
+export interface PersonClaims {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly email: string | null;
+  readonly orgSlug: string | null;
+  /** Whether the provider vouches for a platform administrator. */
+  readonly admin: boolean;
+}
+
+export interface Person {
+  readonly userId: string;
+  readonly orgId: string | null;
+  readonly ownerId: string;
+  readonly role: OrganizationRole | null;
+  readonly tier: string;
+  readonly limits: OwnerLimits;
+  readonly active: boolean;
+  readonly platformPermissions: readonly Permission[];
+}
+
+/** What a role in an organization may do; outside one a person may do everything with what is their own. */
+const rolePermissions: Readonly<Record<OrganizationRole, readonly TenantPermission[]>> = {
+  owner: tenantPermissions,
+  admin: tenantPermissions,
+  member: tenantPermissions,
+  viewer: ['keys:read', 'usage:read'],
+};
+
+/** The principal of a signed-in person. */
+export function sessionPrincipal(person: Person, admin: boolean): Principal {
+  const tenant = person.role === null ? tenantPermissions : rolePermissions[person.role];
+  const platform = admin ? adminPermissions : person.platformPermissions;
+  return Object.freeze<Principal>({
+    kind: 'session',
+    ownerId: person.ownerId,
+    userId: person.userId,
+    orgId: person.orgId,
+    role: person.role,
+    permissions: new Set<Permission>([...tenant, ...platform]),
+    tier: person.tier,
+    limits: person.limits,
+    key: null,
+  });
+}
+
+/** What `resolve_person` answers. */
+interface ResolvedPerson {
+  readonly user_id: string;
+  readonly org_id: string | null;
+  readonly role: OrganizationRole | null;
+  readonly tier: string;
+  readonly requests_per_minute: number | null;
+  readonly requests_per_month: string | null;
+  readonly max_api_keys: number;
+  readonly user_active: boolean;
+  readonly org_active: boolean | null;
+  readonly platform_permissions: Permission[];
+}
+
+/** People kept in PostgreSQL; emails are sealed under the first data key before they leave this process. */
+export function createPeople(parts: { database: Database; dataKeys: readonly [EnvelopeKey, ...EnvelopeKey[]] }): People {
+  const [dataKey] = parts.dataKeys;
+  return {
+    async resolve(claims) {
+      const newUserId = `user_${randomUUID().replaceAll('-', '')}`;
+      const newOrgId = claims.orgSlug === null ? null : `org_${randomUUID().replaceAll('-', '')}`;
+      const email = claims.email?.trim().toLowerCase() ?? null;
+      const sealed = email === null ? null : seal(email, dataKey, { table: 'users', column: 'email', row: newUserId });
+      const index = email === null ? null : blindIndex(email, dataKey);
+      const { rows } = await parts.database.call((tx) =>
+        sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${claims.subject}, ${newUserId}, ${sealed},
+          ${index}, ${email === null ? null : dataKey.version}, ${claims.orgSlug}, ${newOrgId}, ${null})`.execute(tx),
+      );
+      const row = rows[0];
+      if (row === undefined) throw new Error('resolve_person answered nothing');
+      return {
+        userId: row.user_id,
+        orgId: row.org_id,
+        ownerId: row.org_id ?? row.user_id,
+        role: row.role,
+        tier: row.tier,
+        limits: {
+          requestsPerMinute: row.requests_per_minute,
+          requestsPerMonth: row.requests_per_month === null ? null : Number(row.requests_per_month),
+          maxApiKeys: row.max_api_keys,
+        },
+        active: row.user_active && row.org_active !== false,
+        platformPermissions: row.platform_permissions,
+      };
+    },
+  };
+}

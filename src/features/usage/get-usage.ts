@@ -1,0 +1,104 @@
+import { sql } from 'kysely';
+import { z } from 'zod';
+import { monthStart, nextMonthStart } from '../../lib/month.ts';
+import { defineOperation } from '../../kernel/operation.ts';
+import type { UsageParts } from './index.ts';
+
+const DAY_MS = 86_400_000;
+
+const counts = { calls: z.int(), cost: z.int(), errors: z.int() };
+
+const output = z.object({
+  period: z.object({ start: z.iso.datetime(), end: z.iso.datetime() }),
+  today: z.object(counts),
+  month: z.object(counts),
+  tier: z.string(),
+  limits: z.object({
+    requestsPerMinute: z.int().nullable(),
+    requestsPerMonth: z.int().nullable(),
+    maxApiKeys: z.int(),
+  }),
+  remaining: z.object({ minute: z.int().nullable(), month: z.int().nullable() }),
+  byEndpoint: z.array(z.object({ operation: z.string(), ...counts })),
+  byDay: z.array(z.object({ date: z.iso.date(), ...counts })),
+});
+
+/** What the caller's owner used today and this month (UTC), and what is left. Test calls are not counted. */
+export const getUsage = (parts: UsageParts) =>
+  defineOperation({
+    name: 'usage.get',
+    route: { method: 'GET', path: '/user/usage' },
+    summary: 'Calls and cost of today and this month, limits and what remains',
+    permission: 'usage:read',
+    audience: 'tenant',
+    transports: ['http', 'mcp', 'cli'],
+    cost: 0,
+    input: z.strictObject({}),
+    output,
+    answer: 'json',
+    idempotent: true,
+    readOnly: true,
+    example: {},
+    async run(context) {
+      const now = parts.wallClockMs();
+      const { principal } = context;
+      // Accepted calls that still wait in memory belong in the answer.
+      await parts.writer.flush();
+      const rows = await parts.database.read(principal, (tx) =>
+        tx
+          .selectFrom('usage_logs')
+          .where('owner_id', '=', principal.ownerId)
+          .where('created_at', '>=', new Date(monthStart(now)))
+          .where('billable', '=', true)
+          .select([
+            'operation',
+            sql<string>`to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')`.as('date'),
+            sql<string>`count(*)`.as('calls'),
+            sql<string>`coalesce(sum(cost), 0)`.as('cost'),
+            sql<string>`count(*) filter (where status_code >= 400)`.as('errors'),
+          ])
+          .groupBy(['operation', 'date'])
+          .orderBy('date')
+          .execute(),
+      );
+      const facts = rows.map((row) => ({
+        operation: row.operation,
+        date: row.date,
+        calls: Number(row.calls),
+        cost: Number(row.cost),
+        errors: Number(row.errors),
+      }));
+      const today = new Date(now - (now % DAY_MS)).toISOString().slice(0, 10);
+      const states = await parts.admission.states(principal);
+      const remaining = (name: string) => states.find((state) => state.policy === name)?.remaining ?? null;
+      return {
+        period: {
+          start: new Date(monthStart(now)).toISOString(),
+          end: new Date(nextMonthStart(now)).toISOString(),
+        },
+        today: total(facts.filter((fact) => fact.date === today)),
+        month: total(facts),
+        tier: principal.tier,
+        limits: principal.limits,
+        remaining: { minute: remaining('minute'), month: remaining('month') },
+        byEndpoint: [...Map.groupBy(facts, (fact) => fact.operation)].map(([operation, group]) => ({
+          operation,
+          ...total(group),
+        })),
+        byDay: [...Map.groupBy(facts, (fact) => fact.date)].map(([date, group]) => ({ date, ...total(group) })),
+      };
+    },
+  });
+
+interface Fact {
+  readonly calls: number;
+  readonly cost: number;
+  readonly errors: number;
+}
+
+function total(facts: readonly Fact[]): Fact {
+  return facts.reduce(
+    (sum, fact) => ({ calls: sum.calls + fact.calls, cost: sum.cost + fact.cost, errors: sum.errors + fact.errors }),
+    { calls: 0, cost: 0, errors: 0 },
+  );
+}

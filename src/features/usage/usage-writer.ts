@@ -1,0 +1,144 @@
+import { sql } from 'kysely';
+import { backoffMs } from '../../lib/backoff.ts';
+import { uuidV7 } from '../../lib/uuid-v7.ts';
+import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
+import type { Log } from '../../platform/log.ts';
+import type { Database } from '../../platform/postgres.ts';
+
+/**
+ * Keeps metered calls in memory for at most one flush interval and writes them in batches. Each row has its id before
+ * the insert, so a batch whose outcome is unknown is simply written again. While PostgreSQL is away the events wait,
+ * up to a bound at which further metered calls are refused.
+ */
+
+/** Events held while they cannot be written; the promise of the contract. */
+export const EVENTS_HELD_MAX = 10_000;
+/** Rows of one insert: large enough to carry 50,000 calls/s, small enough to stay well under the statement timeout. */
+const BATCH_ROWS_MAX = 5_000;
+const RETRY = { baseMs: 100, maxMs: 2_000 };
+
+export interface UsageWriter extends Meter {
+  /** Writes everything recorded so far. Rejects when the database does not take it; the events are kept. */
+  flush(): Promise<void>;
+  /** Events not yet in the database. */
+  pending(): number;
+  /** Stops the timer and writes what is left, within the bound given. Resolves to the number that could not be written. */
+  close(deadlineMs: number): Promise<number>;
+}
+
+export interface UsageWriterParts {
+  readonly database: Database;
+  readonly flushIntervalMs: number;
+  readonly log: Log;
+  readonly observe?: (result: 'written' | 'refused', rows: number) => void;
+}
+
+interface Row {
+  readonly id: string;
+  readonly event: UsageEvent;
+}
+
+/** Starts the writer; its timer does not keep the process alive. */
+export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
+  let waiting: Row[] = [];
+  let writing = 0;
+  let running: Promise<void> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let failures = 0;
+  let closed = false;
+
+  function schedule(delayMs: number): void {
+    if (closed || timer !== undefined) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      // The failure is logged and the events are kept; the next try is scheduled by it.
+      flush().catch(() => undefined);
+    }, delayMs);
+    timer.unref();
+  }
+
+  /** Writes what is waiting now; what comes in meanwhile is for the next flush, so that a flush under load ends. */
+  async function writeWaiting(): Promise<void> {
+    for (let left = waiting.length; left > 0; ) {
+      const batch = waiting.slice(0, Math.min(left, BATCH_ROWS_MAX));
+      waiting = waiting.slice(batch.length);
+      left -= batch.length;
+      writing = batch.length;
+      try {
+        await insertRows(parts.database, batch);
+        failures = 0;
+        parts.observe?.('written', batch.length);
+      } catch (err) {
+        waiting = batch.concat(waiting);
+        failures += 1;
+        parts.log.error({ err, rows: waiting.length, failures }, 'usage rows could not be written; they are kept');
+        throw err;
+      } finally {
+        writing = 0;
+      }
+    }
+  }
+
+  function start(): Promise<void> {
+    running ??= writeWaiting().finally(() => {
+      running = undefined;
+      if (waiting.length > 0) schedule(Math.max(parts.flushIntervalMs, failures > 0 ? backoffMs(failures, RETRY) : 0));
+    });
+    return running;
+  }
+
+  /** A flush that finds one under way waits for it and then writes what that one had not yet seen. */
+  function flush(): Promise<void> {
+    return running === undefined ? start() : running.then(start);
+  }
+
+  return {
+    hasRoom: () => waiting.length + writing < EVENTS_HELD_MAX,
+    pending: () => waiting.length + writing,
+    record(event) {
+      waiting.push({ id: uuidV7(event.createdAtMs), event });
+      if (timer === undefined) schedule(parts.flushIntervalMs);
+    },
+    flush,
+    async close(deadlineMs) {
+      closed = true;
+      clearTimeout(timer);
+      const endsAt = performance.now() + deadlineMs;
+      while (waiting.length + writing > 0 && performance.now() < endsAt) {
+        try {
+          await flush();
+        } catch {
+          await new Promise((resolve) => setTimeout(resolve, RETRY.baseMs));
+        }
+      }
+      return waiting.length + writing;
+    },
+  };
+}
+
+/** Only facts that billing and analytics need; nothing a caller typed but the symbol. */
+async function insertRows(database: Database, batch: readonly Row[]): Promise<void> {
+  const rows = batch.map(({ id, event }) => {
+    const { principal, operation } = event;
+    return {
+      id,
+      user_id: principal.userId,
+      org_id: principal.orgId,
+      owner_id: principal.ownerId,
+      api_key_id: principal.key?.id ?? null,
+      key_secret_id: principal.key?.secretId ?? null,
+      operation: operation.name,
+      endpoint: operation.route.path,
+      method: operation.route.method,
+      symbol: event.symbol,
+      status_code: event.statusCode,
+      response_time_ms: Math.round(event.responseTimeMs),
+      error_message: event.errorCode,
+      cost: event.cost,
+      billable: principal.key?.environment !== 'test',
+      request_id: event.requestId,
+      created_at: new Date(event.createdAtMs).toISOString(),
+    };
+  });
+  await database.call((tx) => sql`select record_usage(${JSON.stringify(rows)}::json)`.execute(tx));
+}

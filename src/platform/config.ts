@@ -1,0 +1,248 @@
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+
+/**
+ * Every setting, once: its name in the environment, its form, its default, what it is for. `.env.example` and
+ * docs/reference/configuration.md are generated from this schema.
+ */
+
+/** Shortest secret accepted where we cannot choose it ourselves: 256 bits. */
+const SECRET_BYTES_MIN = 32;
+
+export interface VersionedSecret {
+  readonly version: number;
+  readonly secret: Uint8Array;
+}
+
+const port = z.string().regex(/^\d{1,5}$/, 'must be a port number').transform(Number).pipe(z.int().min(0).max(65_535));
+
+function wholeNumber(min: number, max: number) {
+  return z.string().regex(/^\d{1,12}$/, 'must be a whole number').transform(Number).pipe(z.int().min(min).max(max));
+}
+
+const commaList = z
+  .string()
+  .transform((text) => text.split(',').map((item) => item.trim()).filter((item) => item !== ''));
+
+/** `version:base64[,version:base64]`, newest first: the first writes, all of them read. */
+const versionedSecrets = z.string().transform((text, context): VersionedSecret[] => {
+  const secrets: VersionedSecret[] = [];
+  for (const part of text.split(',')) {
+    const match = /^\s*([1-9]\d{0,5}):([A-Za-z0-9+/_-]+={0,2})\s*$/.exec(part);
+    const secret = match?.[2] === undefined ? undefined : Buffer.from(match[2], 'base64');
+    if (match === null || secret === undefined || secret.length < SECRET_BYTES_MIN) {
+      context.addIssue(`must be version:base64[,version:base64] with at least ${SECRET_BYTES_MIN} bytes each`);
+      return z.NEVER;
+    }
+    secrets.push({ version: Number(match[1]), secret });
+  }
+  if (new Set(secrets.map((item) => item.version)).size !== secrets.length) {
+    context.addIssue('names the same version twice');
+    return z.NEVER;
+  }
+  return secrets;
+});
+
+const postgresUrl = z
+  .string()
+  .regex(/^postgres(?:ql)?:\/\//, 'must start with postgres:// or postgresql://')
+  .refine((text) => URL.canParse(text), 'is not a valid URL');
+
+export interface SettingMeta {
+  readonly section: 'Server' | 'Data' | 'PostgreSQL' | 'Secrets' | 'Market' | 'Limits' | 'Observability';
+  readonly description: string;
+  /** Never printed, and may come from a file named by NAME_FILE. */
+  readonly secret?: true;
+  /** The default in words where it is not a constant. */
+  readonly defaultNote?: string;
+}
+
+const described = <Schema extends z.ZodType>(schema: Schema, meta: SettingMeta): Schema => schema.meta({ ...meta });
+
+export const configSchema = z.object({
+  IORA_MODE: described(z.enum(['development', 'production']).default('development'), {
+    section: 'Server',
+    description: 'production refuses unsafe settings by name: the local identity provider, missing or short secrets, a database login that may do more than its role, PostgreSQL without verified TLS.',
+  }),
+  HOST: described(z.string().min(1).default('127.0.0.1'), { section: 'Server', description: 'Address to listen on.' }),
+  PORT: described(port.default(7145), { section: 'Server', description: 'Port to listen on; 0 takes a free one.' }),
+  PUBLIC_URL: described(z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, '')).optional(), {
+    section: 'Server',
+    description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
+  }),
+  TRUSTED_PROXIES: described(commaList.default([]), {
+    section: 'Server',
+    description: 'Addresses or CIDR ranges of proxies whose X-Forwarded-For is believed, comma-separated.',
+    defaultNote: 'none',
+  }),
+  SHUTDOWN_DEADLINE_MS: described(wholeNumber(100, 600_000).default(15_000), {
+    section: 'Server',
+    description: 'Longest time that stopping may take; calls still running then are cut.',
+  }),
+  IORA_DATA_DIR: described(z.string().min(1).default('.iora').transform((path) => resolve(path)), {
+    section: 'Data',
+    description: 'Folder of the embedded PostgreSQL and of the secrets that development mode makes for itself.',
+    defaultNote: '.iora in the current folder',
+  }),
+  DATABASE_URL: described(postgresUrl.optional(), {
+    section: 'PostgreSQL',
+    secret: true,
+    description: 'PostgreSQL 15 to 18 that serves requests.',
+    defaultNote: 'an embedded PostgreSQL 18 below IORA_DATA_DIR',
+  }),
+  DATABASE_MIGRATION_URL: described(postgresUrl.optional(), {
+    section: 'PostgreSQL',
+    secret: true,
+    description: 'Login that runs migrations.',
+    defaultNote: 'DATABASE_DIRECT_URL',
+  }),
+  DATABASE_DIRECT_URL: described(postgresUrl.optional(), {
+    section: 'PostgreSQL',
+    secret: true,
+    description: 'Connection past any pooler, for LISTEN and migrations.',
+    defaultNote: 'DATABASE_URL',
+  }),
+  DATABASE_CA_FILE: described(z.string().min(1).optional(), {
+    section: 'PostgreSQL',
+    description: 'Certificate authority that the server certificate is verified against.',
+  }),
+  DATABASE_POOL_MIN: described(wholeNumber(0, 1_000).default(2), { section: 'PostgreSQL', description: 'Connections kept open.' }),
+  DATABASE_POOL_MAX: described(wholeNumber(1, 1_000).default(10), { section: 'PostgreSQL', description: 'Connections at most.' }),
+  DATABASE_CONNECTION_TIMEOUT: described(wholeNumber(50, 60_000).default(3_000), {
+    section: 'PostgreSQL',
+    description: 'Longest wait for a connection in ms; after it the caller gets 503.',
+  }),
+  DATABASE_STARTUP_TIMEOUT_MS: described(wholeNumber(0, 600_000).default(30_000), {
+    section: 'PostgreSQL',
+    description: 'How long a starting server waits for PostgreSQL before it gives up.',
+  }),
+  MIGRATE_ON_START: described(z.enum(['true', 'false']).transform((text) => text === 'true').optional(), {
+    section: 'PostgreSQL',
+    description: 'Whether `npm start` brings the schema up to date by itself.',
+    defaultNote: 'true in development, false in production',
+  }),
+  KEY_PEPPER: described(versionedSecrets.optional(), {
+    section: 'Secrets',
+    secret: true,
+    description: 'Pepper under which API keys are hashed, version:base64[,version:base64]; the first hashes new keys.',
+    defaultNote: 'development makes its own below IORA_DATA_DIR; production requires it',
+  }),
+  DATA_KEYS: described(versionedSecrets.optional(), {
+    section: 'Secrets',
+    secret: true,
+    description: 'Keys that encrypt personal columns, same form; the first encrypts.',
+    defaultNote: 'development makes its own below IORA_DATA_DIR; production requires it',
+  }),
+  KEY_CACHE_TTL: described(wholeNumber(0, 60).default(5), {
+    section: 'Limits',
+    description: 'Seconds a verified key may be answered from memory without asking the database again.',
+  }),
+  KEY_OUTAGE_GRACE: described(wholeNumber(0, 600).default(60), {
+    section: 'Limits',
+    description: 'Seconds a key verified before PostgreSQL went away is still accepted while it is away.',
+  }),
+  USAGE_FLUSH_INTERVAL_MS: described(wholeNumber(5, 1_000).default(100), {
+    section: 'Limits',
+    description: 'How often usage is written; a crash loses at most what came in since.',
+  }),
+  MARKET_SOURCES: described(commaList.default(['coingecko', 'coinpaprika', 'kraken', 'coinbase']), {
+    section: 'Market',
+    description: 'Price sources, comma-separated: coingecko, coinpaprika, coinmarketcap, cryptocompare, kraken, coinbase; or simulated alone, a deterministic market for demos and tests.',
+  }),
+  COINGECKO_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Demo key of CoinGecko; optional.' }),
+  COINMARKETCAP_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Key of CoinMarketCap; needed for that source.' }),
+  CRYPTOCOMPARE_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Key of CryptoCompare; optional.' }),
+  LOG_LEVEL: described(z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), {
+    section: 'Observability',
+    description: 'Least severe log lines written.',
+  }),
+  METRICS_TOKEN: described(z.string().min(16).optional(), {
+    section: 'Observability',
+    secret: true,
+    description: 'Bearer token of /metrics. Without one /metrics answers only in development, only to loopback, only without a forwarding header.',
+  }),
+});
+
+export type Config = Readonly<z.infer<typeof configSchema>>;
+
+/** All that is wrong with the environment, one line each; the process ends with exit code 78. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`The configuration has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}:\n${problems.map((line) => `  - ${line}`).join('\n')}`);
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+/** BSD `EX_CONFIG`. */
+export const CONFIG_EXIT_CODE = 78;
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Parses and freezes the configuration. Empty variables count as unset. Throws ConfigError with every problem found. */
+export function loadConfig(environment: Environment = process.env): Config {
+  const problems: string[] = [];
+  const raw: Record<string, string> = {};
+  for (const [name, schema] of Object.entries(configSchema.shape)) {
+    const value = environment[name];
+    const file = environment[`${name}_FILE`];
+    if (settingMeta(schema).secret && file !== undefined && file !== '') {
+      if (value !== undefined && value !== '') problems.push(`${name} and ${name}_FILE are both set: keep one`);
+      else readSecretFile(name, file, raw, problems);
+    } else if (value !== undefined && value !== '') raw[name] = value;
+  }
+  const parsed = configSchema.safeParse(raw);
+  if (!parsed.success) {
+    // The message names the setting and the rule, never the value, which may be a secret.
+    for (const issue of parsed.error.issues) problems.push(`${issue.path.join('.')} ${issue.message}`);
+  } else {
+    problems.push(...unsafeInProduction(parsed.data), ...inconsistent(parsed.data));
+  }
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
+  return Object.freeze(parsed.data);
+}
+
+/** The description of a setting, as given in the schema. */
+export function settingMeta(schema: z.ZodType): SettingMeta {
+  return schema.meta() as unknown as SettingMeta;
+}
+
+function readSecretFile(name: string, file: string, raw: Record<string, string>, problems: string[]): void {
+  try {
+    raw[name] = readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    problems.push(`${name}_FILE names a file that cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`);
+  }
+}
+
+function inconsistent(config: Config): string[] {
+  const problems: string[] = [];
+  if (config.DATABASE_POOL_MIN > config.DATABASE_POOL_MAX) problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
+  if (config.MARKET_SOURCES.length === 0) problems.push('MARKET_SOURCES is empty');
+  return problems;
+}
+
+/** What production mode refuses before anything is started. The database login itself is checked once connected. */
+function unsafeInProduction(config: Config): string[] {
+  if (config.IORA_MODE !== 'production') return [];
+  const problems: string[] = [];
+  if (config.KEY_PEPPER === undefined) problems.push('KEY_PEPPER is required in production (make one: echo "1:$(openssl rand -base64 32)")');
+  if (config.DATA_KEYS === undefined) problems.push('DATA_KEYS is required in production (make one: echo "1:$(openssl rand -base64 32)")');
+  for (const name of ['DATABASE_URL', 'DATABASE_DIRECT_URL', 'DATABASE_MIGRATION_URL'] as const) {
+    const url = config[name];
+    if (url !== undefined && !isVerifiedOrLocal(url)) {
+      problems.push(`${name} needs sslmode=verify-full in production (or a Unix socket or loopback address)`);
+    }
+  }
+  return problems;
+}
+
+function isVerifiedOrLocal(url: string): boolean {
+  const parsed = new URL(url);
+  const host = parsed.searchParams.get('host') ?? parsed.hostname;
+  const local = host === '' || host.startsWith('/') || host === 'localhost' || host === '[::1]' || /^127\./.test(host);
+  return local || parsed.searchParams.get('sslmode') === 'verify-full';
+}

@@ -1,0 +1,81 @@
+import pg from 'pg';
+import { backoffMs } from '../lib/backoff.ts';
+import type { Connection } from './connection.ts';
+import { assertSchemaUsable } from './migrations.ts';
+
+/** What a process asks of the database before it takes traffic. */
+
+/** The database is not there, or is not one this release may serve from; the message is one line with the next step. */
+export class DatabaseStartError extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = 'DatabaseStartError';
+  }
+}
+
+const ATTEMPT_TIMEOUT_MS = 3_000;
+const RETRY = { baseMs: 100, maxMs: 2_000 };
+
+/**
+ * Waits until the database answers, at most that long; one attempt is made in any case. Throws DatabaseStartError with
+ * host and port, and the driver's reason.
+ */
+export async function awaitDatabase(connection: Connection, waitMaxMs: number): Promise<void> {
+  const deadline = performance.now() + waitMaxMs;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await connected(connection, async (client) => void (await client.query('SELECT 1')));
+    } catch (error) {
+      // A wrong password or database name does not come right by waiting.
+      const refused = error instanceof pg.DatabaseError && !/^(?:57|53)/.test(error.code ?? '');
+      if (refused || performance.now() >= deadline) {
+        const { hostname, port } = new URL(connection.url);
+        const reason = error instanceof Error && error.message !== '' ? error.message : String((error as { code?: string }).code);
+        throw new DatabaseStartError(`PostgreSQL at ${hostname || 'the local socket'}:${port || 5432} cannot be used: ${reason}`, error);
+      }
+      const pauseMs = Math.min(backoffMs(attempt, RETRY), Math.max(0, deadline - performance.now()));
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    }
+  }
+}
+
+/**
+ * Refuses a schema this release cannot serve on, and in production a login that may do more than serve: a superuser, one
+ * that passes row-level security, or one that owns tables. Throws MigrationError or DatabaseStartError.
+ */
+export async function assertDatabaseUsable(connection: Connection, options: { production: boolean }): Promise<void> {
+  await connected(connection, async (client) => {
+    await assertSchemaUsable(client);
+    const { rows } = await client.query<{ login: string; reason: string | null }>(LOGIN_POWERS);
+    const { login, reason } = rows[0] ?? { login: 'the login', reason: 'its powers cannot be read' };
+    if (options.production && reason !== null) {
+      throw new DatabaseStartError(`the database login "${login}" may do more than serve (${reason}): let DATABASE_URL log in as iora_api`);
+    }
+  });
+}
+
+const LOGIN_POWERS = `
+  SELECT current_user::text AS login,
+         CASE WHEN rolsuper THEN 'superuser'
+              WHEN rolbypassrls THEN 'bypasses row-level security'
+              WHEN rolcreaterole THEN 'may create roles'
+              WHEN pg_has_role(current_user, 'iora_owner', 'MEMBER') THEN 'member of iora_owner'
+         END AS reason
+  FROM pg_roles WHERE rolname = current_user`;
+
+async function connected<T>(connection: Connection, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({
+    connectionString: connection.url,
+    ssl: connection.ssl,
+    connectionTimeoutMillis: ATTEMPT_TIMEOUT_MS,
+    query_timeout: ATTEMPT_TIMEOUT_MS,
+    application_name: 'iora-start',
+  });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    return await work(client);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}

@@ -1,0 +1,60 @@
+import { destination, pino } from 'pino';
+
+/** Structured log on standard error, one JSON object a line; standard output belongs to what a command answers. */
+export interface Log {
+  debug(fields: LogFields, message: string): void;
+  info(fields: LogFields, message: string): void;
+  warn(fields: LogFields, message: string): void;
+  error(fields: LogFields, message: string): void;
+  /** Writes what is buffered; call before the process ends. */
+  flush(): void;
+}
+
+export type LogFields = Readonly<Record<string, unknown>>;
+
+/** Bytes gathered before a write: a busy server makes one system call for many lines. */
+const BUFFER_BYTES = 16_384;
+/** A quiet server's lines appear at least this often. */
+const FLUSH_INTERVAL_MS = 250;
+
+/** Field names that hold credentials anywhere one level down; their values are never written. */
+const SECRET_FIELDS = ['authorization', 'cookie', 'key', 'token', 'password', 'secret', 'pepper'];
+
+/** Opens the log. Errors are written under `err` with type, message, stack and causes, but never statement values. */
+export function openLog(level: string): Log {
+  const out = destination({ dest: 2, sync: false, minLength: BUFFER_BYTES });
+  const logger = pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: { paths: [...SECRET_FIELDS, ...SECRET_FIELDS.map((name) => `*.${name}`)], censor: '[redacted]' },
+      serializers: { err: describeError },
+    },
+    out,
+  );
+  setInterval(() => out.flush(), FLUSH_INTERVAL_MS).unref();
+  return {
+    debug: (fields, message) => logger.debug(fields, message),
+    info: (fields, message) => logger.info(fields, message),
+    warn: (fields, message) => logger.warn(fields, message),
+    error: (fields, message) => logger.error(fields, message),
+    flush: () => out.flushSync(),
+  };
+}
+
+/** Causes followed at most; a cycle must not hang the log. */
+const CAUSES_MAX = 5;
+
+function describeError(error: unknown, depth = 0): unknown {
+  if (!(error instanceof Error)) return String(error);
+  // PostgreSQL's `detail`, `where` and `internalQuery` carry values of rows: only its code and message are kept.
+  return {
+    type: error.name,
+    message: error.message,
+    ...('code' in error ? { code: error.code } : {}),
+    stack: error.stack,
+    ...(error.cause !== undefined && depth < CAUSES_MAX ? { cause: describeError(error.cause, depth + 1) } : {}),
+  };
+}
