@@ -1,13 +1,7 @@
 import type { Transaction } from '../platform/postgres.ts';
 
 /** What a credential may be allowed to do. Keys of a tenant never hold `admin:*`. */
-export const tenantPermissions = [
-  'tools:read',
-  'tools:write',
-  'keys:read',
-  'keys:write',
-  'usage:read',
-] as const;
+export const tenantPermissions = ['tools:read', 'tools:write', 'keys:read', 'keys:write', 'usage:read'] as const;
 export const adminPermissions = ['admin:read', 'admin:write'] as const;
 export type TenantPermission = (typeof tenantPermissions)[number];
 export type Permission = TenantPermission | (typeof adminPermissions)[number];

@@ -55,14 +55,18 @@ const DEPENDENCY_RETRY_AFTER_SECONDS = 2;
 
 /** An `unavailable` refusal that tells the caller when to come back. */
 export function unavailable(message: string, cause?: unknown): AppError {
-  return new AppError('unavailable', message, { details: { retryAfterSeconds: DEPENDENCY_RETRY_AFTER_SECONDS }, cause });
+  return new AppError('unavailable', message, {
+    details: { retryAfterSeconds: DEPENDENCY_RETRY_AFTER_SECONDS },
+    cause,
+  });
 }
 
 /** Any thrown value as the one public error it becomes: an AppError stays, an unreachable database is
  * `unavailable`, all else is `internal` with the original as cause. */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
-  if (thrown instanceof DatabaseUnavailableError) return unavailable('The database cannot answer at the moment.', thrown);
+  if (thrown instanceof DatabaseUnavailableError)
+    return unavailable('The database cannot answer at the moment.', thrown);
   return new AppError('internal', undefined, { cause: thrown });
 }
 

@@ -15,15 +15,26 @@ export interface VersionedSecret {
   readonly secret: Uint8Array;
 }
 
-const port = z.string().regex(/^\d{1,5}$/, 'must be a port number').transform(Number).pipe(z.int().min(0).max(65_535));
+const port = z
+  .string()
+  .regex(/^\d{1,5}$/, 'must be a port number')
+  .transform(Number)
+  .pipe(z.int().min(0).max(65_535));
 
 function wholeNumber(min: number, max: number) {
-  return z.string().regex(/^\d{1,12}$/, 'must be a whole number').transform(Number).pipe(z.int().min(min).max(max));
+  return z
+    .string()
+    .regex(/^\d{1,12}$/, 'must be a whole number')
+    .transform(Number)
+    .pipe(z.int().min(min).max(max));
 }
 
-const commaList = z
-  .string()
-  .transform((text) => text.split(',').map((item) => item.trim()).filter((item) => item !== ''));
+const commaList = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
 
 /** `version:base64[,version:base64]`, newest first: the first writes, all of them read. */
 const versionedSecrets = z.string().transform((text, context): VersionedSecret[] => {
@@ -63,14 +74,21 @@ const described = <Schema extends z.ZodType>(schema: Schema, meta: SettingMeta):
 export const configSchema = z.object({
   IORA_MODE: described(z.enum(['development', 'production']).default('development'), {
     section: 'Server',
-    description: 'production refuses unsafe settings by name: the local identity provider, missing or short secrets, a database login that may do more than its role, PostgreSQL without verified TLS.',
+    description:
+      'production refuses unsafe settings by name: the local identity provider, missing or short secrets, a database login that may do more than its role, PostgreSQL without verified TLS.',
   }),
   HOST: described(z.string().min(1).default('127.0.0.1'), { section: 'Server', description: 'Address to listen on.' }),
   PORT: described(port.default(7145), { section: 'Server', description: 'Port to listen on; 0 takes a free one.' }),
-  PUBLIC_URL: described(z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, '')).optional(), {
-    section: 'Server',
-    description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
-  }),
+  PUBLIC_URL: described(
+    z
+      .url({ protocol: /^https?$/ })
+      .transform((url) => url.replace(/\/+$/, ''))
+      .optional(),
+    {
+      section: 'Server',
+      description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
+    },
+  ),
   TRUSTED_PROXIES: described(commaList.default([]), {
     section: 'Server',
     description: 'Addresses or CIDR ranges of proxies whose X-Forwarded-For is believed, comma-separated.',
@@ -80,11 +98,18 @@ export const configSchema = z.object({
     section: 'Server',
     description: 'Longest time that stopping may take; calls still running then are cut.',
   }),
-  IORA_DATA_DIR: described(z.string().min(1).default('.iora').transform((path) => resolve(path)), {
-    section: 'Data',
-    description: 'Folder of the embedded PostgreSQL and of the secrets that development mode makes for itself.',
-    defaultNote: '.iora in the current folder',
-  }),
+  IORA_DATA_DIR: described(
+    z
+      .string()
+      .min(1)
+      .default('.iora')
+      .transform((path) => resolve(path)),
+    {
+      section: 'Data',
+      description: 'Folder of the embedded PostgreSQL and of the secrets that development mode makes for itself.',
+      defaultNote: '.iora in the current folder',
+    },
+  ),
   DATABASE_URL: described(postgresUrl.optional(), {
     section: 'PostgreSQL',
     secret: true,
@@ -107,8 +132,14 @@ export const configSchema = z.object({
     section: 'PostgreSQL',
     description: 'Certificate authority that the server certificate is verified against.',
   }),
-  DATABASE_POOL_MIN: described(wholeNumber(0, 1_000).default(2), { section: 'PostgreSQL', description: 'Connections kept open.' }),
-  DATABASE_POOL_MAX: described(wholeNumber(1, 1_000).default(10), { section: 'PostgreSQL', description: 'Connections at most.' }),
+  DATABASE_POOL_MIN: described(wholeNumber(0, 1_000).default(2), {
+    section: 'PostgreSQL',
+    description: 'Connections kept open.',
+  }),
+  DATABASE_POOL_MAX: described(wholeNumber(1, 1_000).default(10), {
+    section: 'PostgreSQL',
+    description: 'Connections at most.',
+  }),
   DATABASE_CONNECTION_TIMEOUT: described(wholeNumber(50, 60_000).default(3_000), {
     section: 'PostgreSQL',
     description: 'Longest wait for a connection in ms; after it the caller gets 503.',
@@ -117,11 +148,17 @@ export const configSchema = z.object({
     section: 'PostgreSQL',
     description: 'How long a starting server waits for PostgreSQL before it gives up.',
   }),
-  MIGRATE_ON_START: described(z.enum(['true', 'false']).transform((text) => text === 'true').optional(), {
-    section: 'PostgreSQL',
-    description: 'Whether `npm start` brings the schema up to date by itself.',
-    defaultNote: 'true in development, false in production',
-  }),
+  MIGRATE_ON_START: described(
+    z
+      .enum(['true', 'false'])
+      .transform((text) => text === 'true')
+      .optional(),
+    {
+      section: 'PostgreSQL',
+      description: 'Whether `npm start` brings the schema up to date by itself.',
+      defaultNote: 'true in development, false in production',
+    },
+  ),
   KEY_PEPPER: described(versionedSecrets.optional(), {
     section: 'Secrets',
     secret: true,
@@ -148,11 +185,24 @@ export const configSchema = z.object({
   }),
   MARKET_SOURCES: described(commaList.default(['coingecko', 'coinpaprika', 'kraken', 'coinbase']), {
     section: 'Market',
-    description: 'Price sources, comma-separated: coingecko, coinpaprika, coinmarketcap, cryptocompare, kraken, coinbase; or simulated alone, a deterministic market for demos and tests.',
+    description:
+      'Price sources, comma-separated: coingecko, coinpaprika, coinmarketcap, cryptocompare, kraken, coinbase; or simulated alone, a deterministic market for demos and tests.',
   }),
-  COINGECKO_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Demo key of CoinGecko; optional.' }),
-  COINMARKETCAP_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Key of CoinMarketCap; needed for that source.' }),
-  CRYPTOCOMPARE_API_KEY: described(z.string().min(1).optional(), { section: 'Market', secret: true, description: 'Key of CryptoCompare; optional.' }),
+  COINGECKO_API_KEY: described(z.string().min(1).optional(), {
+    section: 'Market',
+    secret: true,
+    description: 'Demo key of CoinGecko; optional.',
+  }),
+  COINMARKETCAP_API_KEY: described(z.string().min(1).optional(), {
+    section: 'Market',
+    secret: true,
+    description: 'Key of CoinMarketCap; needed for that source.',
+  }),
+  CRYPTOCOMPARE_API_KEY: described(z.string().min(1).optional(), {
+    section: 'Market',
+    secret: true,
+    description: 'Key of CryptoCompare; optional.',
+  }),
   LOG_LEVEL: described(z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'), {
     section: 'Observability',
     description: 'Least severe log lines written.',
@@ -160,7 +210,8 @@ export const configSchema = z.object({
   METRICS_TOKEN: described(z.string().min(16).optional(), {
     section: 'Observability',
     secret: true,
-    description: 'Bearer token of /metrics. Without one /metrics answers only in development, only to loopback, only without a forwarding header.',
+    description:
+      'Bearer token of /metrics. Without one /metrics answers only in development, only to loopback, only without a forwarding header.',
   }),
 });
 
@@ -171,7 +222,9 @@ export class ConfigError extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(`The configuration has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}:\n${problems.map((line) => `  - ${line}`).join('\n')}`);
+    super(
+      `The configuration has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}:\n${problems.map((line) => `  - ${line}`).join('\n')}`,
+    );
     this.name = 'ConfigError';
     this.problems = problems;
   }
@@ -214,13 +267,16 @@ function readSecretFile(name: string, file: string, raw: Record<string, string>,
   try {
     raw[name] = readFileSync(file, 'utf8').trim();
   } catch (error) {
-    problems.push(`${name}_FILE names a file that cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`);
+    problems.push(
+      `${name}_FILE names a file that cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`,
+    );
   }
 }
 
 function inconsistent(config: Config): string[] {
   const problems: string[] = [];
-  if (config.DATABASE_POOL_MIN > config.DATABASE_POOL_MAX) problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
+  if (config.DATABASE_POOL_MIN > config.DATABASE_POOL_MAX)
+    problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
   if (config.MARKET_SOURCES.length === 0) problems.push('MARKET_SOURCES is empty');
   return problems;
 }
@@ -229,8 +285,10 @@ function inconsistent(config: Config): string[] {
 function unsafeInProduction(config: Config): string[] {
   if (config.IORA_MODE !== 'production') return [];
   const problems: string[] = [];
-  if (config.KEY_PEPPER === undefined) problems.push('KEY_PEPPER is required in production (make one: echo "1:$(openssl rand -base64 32)")');
-  if (config.DATA_KEYS === undefined) problems.push('DATA_KEYS is required in production (make one: echo "1:$(openssl rand -base64 32)")');
+  if (config.KEY_PEPPER === undefined)
+    problems.push('KEY_PEPPER is required in production (make one: echo "1:$(openssl rand -base64 32)")');
+  if (config.DATA_KEYS === undefined)
+    problems.push('DATA_KEYS is required in production (make one: echo "1:$(openssl rand -base64 32)")');
   for (const name of ['DATABASE_URL', 'DATABASE_DIRECT_URL', 'DATABASE_MIGRATION_URL'] as const) {
     const url = config[name];
     if (url !== undefined && !isVerifiedOrLocal(url)) {

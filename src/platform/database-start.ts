@@ -30,8 +30,12 @@ export async function awaitDatabase(connection: Connection, waitMaxMs: number): 
       const refused = error instanceof pg.DatabaseError && !/^(?:57|53)/.test(error.code ?? '');
       if (refused || performance.now() >= deadline) {
         const { hostname, port } = new URL(connection.url);
-        const reason = error instanceof Error && error.message !== '' ? error.message : String((error as { code?: string }).code);
-        throw new DatabaseStartError(`PostgreSQL at ${hostname || 'the local socket'}:${port || 5432} cannot be used: ${reason}`, error);
+        const reason =
+          error instanceof Error && error.message !== '' ? error.message : String((error as { code?: string }).code);
+        throw new DatabaseStartError(
+          `PostgreSQL at ${hostname || 'the local socket'}:${port || 5432} cannot be used: ${reason}`,
+          error,
+        );
       }
       const pauseMs = Math.min(backoffMs(attempt, RETRY), Math.max(0, deadline - performance.now()));
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
@@ -49,7 +53,9 @@ export async function assertDatabaseUsable(connection: Connection, options: { pr
     const { rows } = await client.query<{ login: string; reason: string | null }>(LOGIN_POWERS);
     const { login, reason } = rows[0] ?? { login: 'the login', reason: 'its powers cannot be read' };
     if (options.production && reason !== null) {
-      throw new DatabaseStartError(`the database login "${login}" may do more than serve (${reason}): let DATABASE_URL log in as iora_api`);
+      throw new DatabaseStartError(
+        `the database login "${login}" may do more than serve (${reason}): let DATABASE_URL log in as iora_api`,
+      );
     }
   });
 }

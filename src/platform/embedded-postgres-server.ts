@@ -106,7 +106,7 @@ export async function launch(
 
   const settled = await until(() => end !== undefined || isReady(cluster, pid), boundMs);
   if (settled && end === undefined) return postmaster;
-  const problem = settled ? `ended (${end})` : `was not ready within ${boundMs / 1000} s`;
+  const problem = settled ? `ended (${end})` : `was not ready within ${Math.round(boundMs / 1000)} s`;
   if (!settled) await stopPostmaster(cluster, pid);
   throw new EmbeddedPostgresError(
     `PostgreSQL in ${cluster.directory} ${problem}. Its log ${log.path} ends: ${log.tail()}`,
@@ -118,7 +118,7 @@ export async function stopPostmaster(cluster: Cluster, pid: number): Promise<voi
   const identity = processIdentity(pid);
   if (identity === undefined) return;
   // A process stopped by SIGSTOP acts on no other signal but SIGKILL until it is told to go on.
-  for (const process of clusterProcesses(cluster.directory)) signal(process, 'SIGCONT');
+  for (const stopped of clusterProcesses(cluster.directory)) signal(stopped, 'SIGCONT');
   for (const step of STOP_STEPS) {
     signal(pid, step.signal);
     if (await until(() => processIdentity(pid) !== identity, step.boundMs)) return;

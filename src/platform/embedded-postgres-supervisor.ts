@@ -18,6 +18,7 @@ const RESTART_WINDOW_MS = 60_000;
 const FIRST_PAUSE_MS = 100;
 /** Below the ports that systems give to outgoing connections (from 32768), so that none of those takes it while it is free. */
 const PORTS = { from: 20_000, to: 32_767, attempts: 20 } as const;
+
 /** Receives what happens to the server, as an event name and facts about it. */
 export type Log = (event: string, details: Record<string, unknown>) => void;
 
@@ -29,20 +30,18 @@ export interface Supervisor {
 }
 
 /** Starts the server, and starts it again on the same port when it dies; `stop` ends both. */
-export async function supervise(
-  cluster: Cluster,
-  lock: FolderLock,
-  log: Log,
-): Promise<{ port: number; stop(): Promise<void> }> {
+export async function supervise(cluster: Cluster, lock: FolderLock, log: Log): Promise<Supervisor> {
   let current: Postmaster | undefined;
   let stopping = false;
   let revival: Promise<void> | undefined;
-  const restartedAt: number[] = [];
+  let restartedAt: number[] = [];
 
-  const begin = async (port: number) => {
+  const begin = async (port: number, boundMs: number) => {
+    // Also proves that the folder is still ours: what runs there otherwise is not ours to clear away.
+    lock.update({ postmasterPid: undefined });
     await clearLeftovers(cluster);
     if (stopping) return;
-    const postmaster = await launch(cluster, port, STARTUP_BOUND_MS, (spawned) => {
+    const postmaster = await launch(cluster, port, boundMs, (spawned) => {
       current = spawned;
       void spawned.exited.then(() => {
         current = undefined;
@@ -57,15 +56,15 @@ export async function supervise(
   };
   const revive = async (port: number) => {
     while (!stopping) {
-      const recent = restartedAt.filter((time) => performance.now() - time < RESTART_WINDOW_MS);
-      if (recent.length >= RESTARTS) {
+      restartedAt = restartedAt.filter((time) => performance.now() - time < RESTART_WINDOW_MS);
+      if (restartedAt.length >= RESTARTS) {
         log('embedded_postgres.gave_up', { port, restarts: RESTARTS, withinMs: RESTART_WINDOW_MS });
         return;
       }
-      await until(() => stopping, FIRST_PAUSE_MS * 2 ** recent.length);
+      await until(() => stopping, FIRST_PAUSE_MS * 2 ** restartedAt.length);
       restartedAt.push(performance.now());
       try {
-        await begin(port);
+        await begin(port, STARTUP_BOUND_MS);
         if (!stopping) log('embedded_postgres.restarted', { port });
         return;
       } catch (error) {
@@ -80,14 +79,15 @@ export async function supervise(
     await revival;
   };
 
+  const deadline = performance.now() + STARTUP_BOUND_MS;
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
     try {
-      await begin(port);
+      await begin(port, deadline - performance.now());
       return { port, stop };
     } catch (error) {
       log('embedded_postgres.start_failed', { port, error: String(error) });
-      if (attempt < START_ATTEMPTS) continue;
+      if (attempt < START_ATTEMPTS && performance.now() < deadline) continue;
       await stop();
       throw error;
     }

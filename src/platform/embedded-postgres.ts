@@ -18,6 +18,7 @@ import {
 import {
   EmbeddedPostgresError,
   type FolderLock,
+  hasCode,
   type LockRecord,
   lockHolder,
   takeLock,
@@ -37,6 +38,8 @@ const ATTACH_POLL_MS = 50;
 const CONNECT_BOUND_MS = 5_000;
 /** CREATE DATABASE copies files and takes about 50 ms; a slow disk may need longer. */
 const QUERY_BOUND_MS = 30_000;
+/** PostgreSQL's code of it. */
+const WRONG_PASSWORD = '28P01';
 /** By this name a stopping command sees the others. */
 const ATTACHED = 'iora attached';
 
@@ -113,11 +116,9 @@ export async function attachEmbeddedPostgres(options: EmbeddedPostgresOptions): 
 async function attach(folder: string, lockFile: string, holder: LockRecord): Promise<EmbeddedPostgres | undefined> {
   const { port } = holder;
   if (port === undefined || holder.stopping) return undefined;
-  const presence = await connect(folder, port, ATTACHED).catch((error: Error & { code?: string }) => {
-    // 28P01: the password is wrong, and waiting would not change that. Else it is starting, stopping or dead just now.
-    if (error.code === '28P01')
-      throw new EmbeddedPostgresError(`The database below ${folder} refuses the password in its secrets folder.`);
-    return undefined;
+  const presence = await connect(folder, port, ATTACHED).catch((error: unknown) => {
+    if (error instanceof EmbeddedPostgresError) throw error;
+    return undefined; // It is starting, stopping or dead just now; the caller tries again.
   });
   const now = lockHolder(lockFile);
   if (presence === undefined || now?.token !== holder.token || now.stopping) {
@@ -218,7 +219,9 @@ async function connect(folder: string, port: number, name: string, database = DA
     await client.connect();
   } catch (error) {
     socket.destroy();
-    throw error;
+    if (!hasCode(error, WRONG_PASSWORD)) throw error;
+    const advice = `The database below ${folder} refuses the password in its secrets folder: restore that file from a backup.`;
+    throw new EmbeddedPostgresError(advice, { cause: error });
   }
   socket.unref();
   return client;
@@ -242,7 +245,7 @@ async function inForeground<T>(dataDir: string, work: () => Promise<T>): Promise
     return await keepAlive(work);
   } catch (cause) {
     if (!(cause instanceof Error && 'code' in cause)) throw cause;
-    const advice = `Cannot use the data folder ${dataDir} (${cause.message}): start as its owner, or set IORA_DATA_DIR to another folder.`;
+    const advice = `Cannot use the data folder ${dataDir} (${cause.message}): let this user write there, or set IORA_DATA_DIR to another folder.`;
     throw new EmbeddedPostgresError(advice, { cause });
   }
 }

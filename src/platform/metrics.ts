@@ -26,14 +26,56 @@ export function openMetrics(): Metrics {
   const registers = [registry];
   collectDefaultMetrics({ register: registry, prefix: 'iora_' });
   return {
-    calls: new Counter({ name: 'iora_calls_total', help: 'Calls of operations by public error code, ok for success', labelNames: ['transport', 'operation', 'code'], registers }),
-    callSeconds: new Histogram({ name: 'iora_call_seconds', help: 'Time from parsed request to answer', labelNames: ['transport', 'operation'], buckets: CALL_BUCKETS, registers }),
-    limitDecisions: new Counter({ name: 'iora_limit_decisions_total', help: 'Decisions of rate limits and quota', labelNames: ['decision', 'policy'], registers }),
-    databaseSeconds: new Histogram({ name: 'iora_database_transaction_seconds', help: 'Database transactions, retries included', labelNames: ['outcome'], buckets: CALL_BUCKETS, registers }),
-    keyCache: new Counter({ name: 'iora_key_cache_total', help: 'Key look-ups answered from memory or not', labelNames: ['result'], registers }),
-    usageRows: new Counter({ name: 'iora_usage_rows_total', help: 'Usage events by what became of them', labelNames: ['result'], registers }),
-    sourceCalls: new Counter({ name: 'iora_source_calls_total', help: 'Calls of price sources', labelNames: ['source', 'outcome'], registers }),
-    priceCache: new Counter({ name: 'iora_price_cache_total', help: 'Prices by cache state', labelNames: ['state'], registers }),
+    calls: new Counter({
+      name: 'iora_calls_total',
+      help: 'Calls of operations by public error code, ok for success',
+      labelNames: ['transport', 'operation', 'code'],
+      registers,
+    }),
+    callSeconds: new Histogram({
+      name: 'iora_call_seconds',
+      help: 'Time from parsed request to answer',
+      labelNames: ['transport', 'operation'],
+      buckets: CALL_BUCKETS,
+      registers,
+    }),
+    limitDecisions: new Counter({
+      name: 'iora_limit_decisions_total',
+      help: 'Decisions of rate limits and quota',
+      labelNames: ['decision', 'policy'],
+      registers,
+    }),
+    databaseSeconds: new Histogram({
+      name: 'iora_database_transaction_seconds',
+      help: 'Database transactions, retries included',
+      labelNames: ['outcome'],
+      buckets: CALL_BUCKETS,
+      registers,
+    }),
+    keyCache: new Counter({
+      name: 'iora_key_cache_total',
+      help: 'Key look-ups answered from memory or not',
+      labelNames: ['result'],
+      registers,
+    }),
+    usageRows: new Counter({
+      name: 'iora_usage_rows_total',
+      help: 'Usage events by what became of them',
+      labelNames: ['result'],
+      registers,
+    }),
+    sourceCalls: new Counter({
+      name: 'iora_source_calls_total',
+      help: 'Calls of price sources',
+      labelNames: ['source', 'outcome'],
+      registers,
+    }),
+    priceCache: new Counter({
+      name: 'iora_price_cache_total',
+      help: 'Prices by cache state',
+      labelNames: ['state'],
+      registers,
+    }),
     gauge(name, help, read) {
       new Gauge({
         name,

@@ -88,7 +88,10 @@ export function openDatabase(options: DatabaseOptions): Database {
         return result;
       } catch (error) {
         // A connection that cannot roll back is destroyed on release; the first error is the one that matters.
-        await sql.raw('ROLLBACK').execute(connection).catch(() => undefined);
+        await sql
+          .raw('ROLLBACK')
+          .execute(connection)
+          .catch(() => undefined);
         throw error;
       }
     });
@@ -151,7 +154,8 @@ function leasingPool(pool: pg.Pool) {
           try {
             return await Reflect.apply(client.query as (...args: unknown[]) => Promise<never>, client, args);
           } catch (error) {
-            if (!(error instanceof pg.DatabaseError)) broken = error instanceof Error ? error : new Error(String(error));
+            if (!(error instanceof pg.DatabaseError))
+              broken = error instanceof Error ? error : new Error(String(error));
             throw error;
           }
         },

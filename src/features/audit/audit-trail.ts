@@ -1,5 +1,5 @@
-import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { AuditEntry, AuditTrail } from '../../kernel/invoke.ts';
+import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Database, Transaction } from '../../platform/postgres.ts';
 
@@ -64,7 +64,10 @@ export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
       const { principal, requestId } = entry.call;
       // With the database away there is no row to write, and waiting for it again would double the caller's wait.
       if (entry.errorCode === 'unavailable' || !mayRecordRefusal(principal.ownerId)) {
-        parts.log.warn({ action: entry.action, outcome: entry.outcome, code: entry.errorCode, requestId }, 'audit row not kept');
+        parts.log.warn(
+          { action: entry.action, outcome: entry.outcome, code: entry.errorCode, requestId },
+          'audit row not kept',
+        );
         return;
       }
       try {

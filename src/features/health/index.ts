@@ -84,7 +84,9 @@ async function databaseHealth(
             replication:
               result.facts === null ? null : { inRecovery: result.facts.in_recovery, replicas: result.facts.replicas },
             migrations:
-              result.facts === null ? null : { applied: result.facts.migrations, latest: result.facts.latest_migration },
+              result.facts === null
+                ? null
+                : { applied: result.facts.migrations, latest: result.facts.latest_migration },
             listening: parts.listening(),
           },
           usage: parts.usage(),

@@ -1,8 +1,8 @@
 import { sql } from 'kysely';
-import { parseKey } from '../../lib/key-format.ts';
-import { hashKey } from '../../lib/key-hash.ts';
 import type { OrganizationRole, Permission, Principal } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
+import { parseKey } from '../../lib/key-format.ts';
+import { hashKey } from '../../lib/key-hash.ts';
 import type { Database } from '../../platform/postgres.ts';
 import type { Peppers } from './index.ts';
 import { toNumber } from './key-record.ts';
@@ -88,7 +88,8 @@ async function findKey(parts: AuthenticateKeyParts, key: string, hash: Buffer): 
 function toLoaded(row: FoundKey): Loaded {
   const expiries = [row.secret_expires_at, row.family_expires_at].filter((moment) => moment !== null);
   const expiresAt = expiries.length === 0 ? null : new Date(Math.min(...expiries.map(Number)));
-  const live = row.secret_is_active && row.owner_active && row.secret_revoked_at === null && row.family_revoked_at === null;
+  const live =
+    row.secret_is_active && row.owner_active && row.secret_revoked_at === null && row.family_revoked_at === null;
   return {
     principal: live ? toPrincipal(row, expiresAt) : null,
     tags: [`family:${row.family_id}`, `owner:${row.owner_id}`, `user:${row.user_id}`],

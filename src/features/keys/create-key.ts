@@ -1,26 +1,39 @@
 import { sql } from 'kysely';
 import { z } from 'zod';
-import { generateKey, keyPrefix } from '../../lib/key-format.ts';
-import { hashKey } from '../../lib/key-hash.ts';
-import { uuidV7 } from '../../lib/uuid-v7.ts';
 import { type Context, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
+import { generateKey, keyPrefix } from '../../lib/key-format.ts';
+import { hashKey } from '../../lib/key-hash.ts';
+import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
 import type { KeysParts } from './index.ts';
 import { keySchema, missingPermissions, nameSchema, ownLimitSchema, permissionsSchema } from './key-record.ts';
 
 const input = z.strictObject({
   name: nameSchema.describe('What the key is for'),
-  permissions: permissionsSchema.default(['tools:read']).describe('What the key may do; never more than its creator may'),
-  environment: z.enum(['live', 'test']).default('live').describe('Test keys see the simulated market and are never billed'),
+  permissions: permissionsSchema
+    .default(['tools:read'])
+    .describe('What the key may do; never more than its creator may'),
+  environment: z
+    .enum(['live', 'test'])
+    .default('live')
+    .describe('Test keys see the simulated market and are never billed'),
   expiresAt: z.iso.datetime({ offset: true }).optional().describe('From then on the key is refused'),
   requestsPerMinute: ownLimitSchema.optional().describe("A limit of the key's own, below the owner's"),
   requestsPerMonth: ownLimitSchema.optional().describe("A quota of the key's own, below the owner's"),
 });
 
 const output = keySchema
-  .pick({ id: true, name: true, keyPrefix: true, environment: true, permissions: true, createdAt: true, expiresAt: true })
+  .pick({
+    id: true,
+    name: true,
+    keyPrefix: true,
+    environment: true,
+    permissions: true,
+    createdAt: true,
+    expiresAt: true,
+  })
   .extend({ key: z.string().describe('The key itself. It is shown this once and kept nowhere') });
 
 /** Makes an API key. The answer is the only place where the key itself ever stands. */
@@ -47,7 +60,10 @@ export const createKey = (parts: KeysParts) =>
       const nowMs = parts.wallClockMs();
       const missing = missingPermissions(context, request.permissions);
       if (missing.length > 0) {
-        throw new AppError('forbidden', `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`);
+        throw new AppError(
+          'forbidden',
+          `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`,
+        );
       }
       const expiresAt = futureMoment(request.expiresAt, nowMs);
       await assertBelowMaximum(tx, context);
@@ -85,7 +101,13 @@ export const createKey = (parts: KeysParts) =>
         .execute();
       const { permissions, environment, name } = request;
       context.audit.resourceId = id;
-      context.audit.changes = { name, environment, permissions, keyPrefix: keyPrefix(key), expiresAt: expiresAt?.toISOString() ?? null };
+      context.audit.changes = {
+        name,
+        environment,
+        permissions,
+        keyPrefix: keyPrefix(key),
+        expiresAt: expiresAt?.toISOString() ?? null,
+      };
       return {
         id,
         name,

@@ -67,13 +67,18 @@ export function createInvalidations(parts: InvalidationsParts): Invalidations {
 
   function onInvalidate(payload: string): void {
     const message = parse(messageSchema, payload);
-    if (message === undefined) return parts.log.warn({}, 'an invalidation could not be read');
+    if (message === undefined) {
+      parts.log.warn({}, 'an invalidation could not be read');
+      return;
+    }
     apply(message.tags);
     if (parts.instanceId === null) return;
     const acknowledgement = JSON.stringify({ id: message.id, instance: parts.instanceId });
-    parts.database.call((tx) => notify(tx, ACKNOWLEDGE_CHANNEL, acknowledgement)).catch((err: unknown) => {
-      parts.log.warn({ err }, 'an invalidation was applied but could not be acknowledged');
-    });
+    parts.database
+      .call((tx) => notify(tx, ACKNOWLEDGE_CHANNEL, acknowledgement))
+      .catch((err: unknown) => {
+        parts.log.warn({ err }, 'an invalidation was applied but could not be acknowledged');
+      });
   }
 
   function onAcknowledge(payload: string): void {

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { decodeCursor, encodeCursor } from '../../lib/cursor.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { defineOperation, pageInput, pageOf } from '../../kernel/operation.ts';
+import { decodeCursor, encodeCursor } from '../../lib/cursor.ts';
 import type { KeysParts } from './index.ts';
 import { keySchema, toKeyRecord, visibleFamilies } from './key-record.ts';
 
@@ -31,7 +31,9 @@ export const listKeys = (parts: KeysParts) =>
       }
       // Ids are UUIDv7, so their order is the order of creation.
       const rows = await parts.database.read(context.principal, (tx) => {
-        const query = visibleFamilies(tx, context).orderBy('family.id', 'desc').limit(limit + 1);
+        const query = visibleFamilies(tx, context)
+          .orderBy('family.id', 'desc')
+          .limit(limit + 1);
         return (after === undefined ? query : query.where('family.id', '<', after[0])).execute();
       });
       const page = rows.slice(0, limit);

@@ -80,7 +80,9 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
     if (startedAt === sequence) return false;
     if ((invalidations[0]?.sequence ?? 0) > startedAt + 1) return true;
     return invalidations.some(
-      (item) => item.sequence > startedAt && (item.tags === 'all' || tags.some((tag) => item.tags !== 'all' && item.tags.has(tag))),
+      (item) =>
+        item.sequence > startedAt &&
+        (item.tags === 'all' || tags.some((tag) => item.tags !== 'all' && item.tags.has(tag))),
     );
   }
 
@@ -92,7 +94,11 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       if (overtaken(startedAt, loaded.tags)) continue;
       // Re-inserting moves the entry to the young end of the map, whose old end is dropped when it is full.
       entries.delete(credential);
-      if (entries.size >= options.entriesMax) for (const oldest of entries.keys()) { entries.delete(oldest); break; }
+      if (entries.size >= options.entriesMax)
+        for (const oldest of entries.keys()) {
+          entries.delete(oldest);
+          break;
+        }
       const entry = { ...loaded, storedAtMs };
       entries.set(credential, entry);
       return current(entry);

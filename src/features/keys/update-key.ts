@@ -5,7 +5,15 @@ import { defineOperation } from '../../kernel/operation.ts';
 import { futureMoment } from './create-key.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
-import { keyIdSchema, keySchema, missingPermissions, nameSchema, ownLimitSchema, permissionsSchema, toKeyRecord } from './key-record.ts';
+import {
+  keyIdSchema,
+  keySchema,
+  missingPermissions,
+  nameSchema,
+  ownLimitSchema,
+  permissionsSchema,
+  toKeyRecord,
+} from './key-record.ts';
 
 const input = z
   .strictObject({
@@ -41,10 +49,14 @@ export const updateKey = (parts: KeysParts) =>
       const nowMs = parts.wallClockMs();
       const before = toKeyRecord(await familyOrNotFound(tx, context, id), nowMs);
       context.audit.resourceId = id;
-      if (before.status !== 'active') throw new AppError('not_found', `The API key is ${before.status}; make a new one.`);
+      if (before.status !== 'active')
+        throw new AppError('not_found', `The API key is ${before.status}; make a new one.`);
       const missing = missingPermissions(context, change.permissions ?? []);
       if (missing.length > 0) {
-        throw new AppError('forbidden', `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`);
+        throw new AppError(
+          'forbidden',
+          `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`,
+        );
       }
       const expiresAt = futureMoment(change.expiresAt, nowMs);
       await tx

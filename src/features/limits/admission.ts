@@ -1,8 +1,8 @@
-import { monthStart, nextMonthStart } from '../../lib/month.ts';
-import { SlidingWindow } from '../../lib/sliding-window.ts';
 import type { Principal } from '../../kernel/context.ts';
 import { AppError, unavailable } from '../../kernel/errors.ts';
 import type { Admission, AdmissionDecision, LimitState } from '../../kernel/invoke.ts';
+import { monthStart, nextMonthStart } from '../../lib/month.ts';
+import { SlidingWindow } from '../../lib/sliding-window.ts';
 
 /**
  * Rate limits and monthly quota of one process. The window promise holds for the process's lifetime; the quota is
@@ -79,7 +79,11 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
       .usedSince(principal, subject, monthStartMs)
       .then((used) => {
         // Quotas are seeded again when forgotten, so dropping the oldest costs a query and never a count.
-        if (quotas.size >= SUBJECTS_MAX) for (const oldest of quotas.keys()) { quotas.delete(oldest); break; }
+        if (quotas.size >= SUBJECTS_MAX)
+          for (const oldest of quotas.keys()) {
+            quotas.delete(oldest);
+            break;
+          }
         quotas.set(id, { monthStartMs, used });
       })
       .finally(() => seeding.delete(id));
@@ -195,14 +199,22 @@ function refusalError(policy: Policy, retryAfterMs: number, wallMs: number): App
   const ofKey = policy.name.startsWith('key-') ? 'this key' : 'this account';
   if ('quota' in policy) {
     const resetsAt = new Date(nextMonthStart(wallMs)).toISOString();
-    return new AppError('quota_exceeded', `The ${policy.limit} calls a month of ${ofKey} are used up until ${resetsAt}.`, {
-      details: { policy: policy.name, limit: policy.limit, used: policy.quota.used, resetsAt },
-    });
+    return new AppError(
+      'quota_exceeded',
+      `The ${policy.limit} calls a month of ${ofKey} are used up until ${resetsAt}.`,
+      {
+        details: { policy: policy.name, limit: policy.limit, used: policy.quota.used, resetsAt },
+      },
+    );
   }
   if (!Number.isFinite(retryAfterMs)) {
-    return new AppError('rate_limited', `This costs more than the ${policy.limit} calls a window that ${ofKey} is allowed.`, {
-      details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS },
-    });
+    return new AppError(
+      'rate_limited',
+      `This costs more than the ${policy.limit} calls a window that ${ofKey} is allowed.`,
+      {
+        details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS },
+      },
+    );
   }
   const retryAfterSeconds = Math.max(1, Math.ceil(retryAfterMs / SECOND_MS));
   return new AppError(

@@ -3,7 +3,7 @@ import { errors as joseErrors, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 import type { Principal } from '../../kernel/context.ts';
 import { type Loaded, type PrincipalCache, unauthenticated } from '../keys/index.ts';
-import { type PersonClaims, type People, sessionPrincipal } from './people.ts';
+import { type People, type PersonClaims, sessionPrincipal } from './people.ts';
 
 /**
  * The identity provider of development and tests: signs and verifies tokens with a secret of this installation. It
@@ -60,7 +60,10 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
 
   return {
     issueToken({ email, org, admin }) {
-      const claims = { ...(org === undefined ? {} : { org: slugSchema.parse(org) }), ...(admin === true ? { admin } : {}) };
+      const claims = {
+        ...(org === undefined ? {} : { org: slugSchema.parse(org) }),
+        ...(admin === true ? { admin } : {}),
+      };
       return new SignJWT(claims)
         .setProtectedHeader({ alg: ALGORITHM })
         .setIssuer(LOCAL_ISSUER)
@@ -75,7 +78,8 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
       // The signature is verified on every call; only who the person is here comes from memory.
       const claims = await verify(token);
       const credential = JSON.stringify([claims.issuer, claims.subject, claims.orgSlug, claims.admin]);
-      const principal = parts.cache.get(credential) ?? (await parts.cache.load(credential, () => load(parts.people, claims)));
+      const principal =
+        parts.cache.get(credential) ?? (await parts.cache.load(credential, () => load(parts.people, claims)));
       if (principal === null) throw unauthenticated();
       return principal;
     },

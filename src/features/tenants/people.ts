@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
-import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
 import {
   adminPermissions,
   type OrganizationRole,
@@ -10,6 +9,7 @@ import {
   type TenantPermission,
   tenantPermissions,
 } from '../../kernel/context.ts';
+import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
 import type { Database } from '../../platform/postgres.ts';
 
 /** People and organizations as identity providers vouch for them, made known here at their first call. */
@@ -79,7 +79,10 @@ interface ResolvedPerson {
 }
 
 /** People kept in PostgreSQL; emails are sealed under the first data key before they leave this process. */
-export function createPeople(parts: { database: Database; dataKeys: readonly [EnvelopeKey, ...EnvelopeKey[]] }): People {
+export function createPeople(parts: {
+  database: Database;
+  dataKeys: readonly [EnvelopeKey, ...EnvelopeKey[]];
+}): People {
   const [dataKey] = parts.dataKeys;
   return {
     async resolve(claims) {

@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import { z } from 'zod';
-import { monthStart, nextMonthStart } from '../../lib/month.ts';
 import { defineOperation } from '../../kernel/operation.ts';
+import { monthStart, nextMonthStart } from '../../lib/month.ts';
 import type { UsageParts } from './index.ts';
 
 const DAY_MS = 86_400_000;

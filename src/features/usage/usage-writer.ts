@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
+import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
 import { backoffMs } from '../../lib/backoff.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
-import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Database } from '../../platform/postgres.ts';
 

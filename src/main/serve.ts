@@ -1,0 +1,133 @@
+import { createHealth } from '../features/health/index.ts';
+import { createMetricsEndpoint } from '../features/health/metrics-endpoint.ts';
+import { keepPartitionsAhead } from '../features/retention/keep-partitions-ahead.ts';
+import { type Config, loadConfig } from '../platform/config.ts';
+import { assertDatabaseUsable, awaitDatabase } from '../platform/database-start.ts';
+import { type Log, openLog } from '../platform/log.ts';
+import { openMetrics } from '../platform/metrics.ts';
+import { migrateUp } from '../platform/migrations.ts';
+import { createHttpServer } from '../transports/http/server.ts';
+import { checkHostAndOrigin, createMcpTransport } from '../transports/mcp/index.ts';
+import { type DatabaseSource, openDatabaseSource } from './database.ts';
+import { version } from './release.ts';
+import { runProcess } from './run-process.ts';
+import { loadSecrets } from './secrets.ts';
+import { wire } from './wire.ts';
+
+/** A server that takes traffic. */
+export interface RunningServer {
+  /** Where it answers: http://host:port. */
+  readonly url: string;
+  /** Stops taking calls, finishes those under way, writes what is in memory, stops the embedded database. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Starts everything and resolves once the server takes traffic. What was started is stopped again when a later step fails. */
+export async function startServer(config: Config, log: Log): Promise<RunningServer> {
+  const secrets = loadSecrets(config, log);
+  const source = await openDatabaseSource(config, log, 'serve');
+  try {
+    await prepareDatabase(config, log, source);
+    return await listen(config, log, secrets, source);
+  } catch (error) {
+    await source.stop();
+    throw error;
+  }
+}
+
+async function prepareDatabase(config: Config, log: Log, source: DatabaseSource): Promise<void> {
+  await awaitDatabase(source.migration, config.DATABASE_STARTUP_TIMEOUT_MS);
+  if (source.embedded || (config.MIGRATE_ON_START ?? config.IORA_MODE === 'development')) {
+    const { applied } = await migrateUp({ ...source.migration, log: (line) => log.debug({ line }, 'migration') });
+    if (applied.length > 0) log.info({ applied }, 'migrations applied');
+  }
+  await awaitDatabase(source.service, config.DATABASE_STARTUP_TIMEOUT_MS);
+  await assertDatabaseUsable(source.service, { production: config.IORA_MODE === 'production' });
+}
+
+async function listen(
+  config: Config,
+  log: Log,
+  secrets: ReturnType<typeof loadSecrets>,
+  source: DatabaseSource,
+): Promise<RunningServer> {
+  const metrics = openMetrics();
+  const application = wire({
+    config,
+    secrets,
+    service: source.service,
+    direct: source.direct,
+    log,
+    metrics,
+    serves: true,
+  });
+  let accepting = false;
+  const partitions = await keepPartitionsAhead({ database: application.database, log });
+  await application.start();
+
+  metrics.gauge('iora_usage_events_pending', 'Usage events not yet in the database', () => application.usage().pending);
+  metrics.gauge(
+    'iora_database_pool_waiting',
+    'Callers waiting for a connection',
+    () => application.database.stats().waiting,
+  );
+  metrics.gauge('iora_listening', '1 while invalidations of other instances arrive', () =>
+    Number(application.listening()),
+  );
+  const health = createHealth({ ...application, accepting: () => accepting, version });
+  const mcp = createMcpTransport({ operations: application.operations, version });
+  const publicHost = config.PUBLIC_URL === undefined ? [] : [new URL(config.PUBLIC_URL).host];
+  const server = createHttpServer({
+    operations: application.operations,
+    endpoints: [
+      ...health.endpoints,
+      createMetricsEndpoint({ metrics, token: config.METRICS_TOKEN, mode: config.IORA_MODE }),
+    ],
+    invoke: application.invoke,
+    authenticate: application.authenticate,
+    mcp: {
+      handle: mcp.handle,
+      check: (headers) => checkHostAndOrigin(headers, { hosts: publicHost, origins: [] }),
+    },
+    log,
+    metrics,
+    version,
+    publicUrl: config.PUBLIC_URL,
+    trustedProxies: config.TRUSTED_PROXIES,
+  });
+  await server.listen({ host: config.HOST, port: config.PORT });
+  accepting = true;
+
+  const { port } = server.server.address() as { port: number };
+  let stopping: Promise<void> | undefined;
+  return {
+    url: `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`,
+    stop() {
+      stopping ??= (async () => {
+        const deadline = performance.now() + config.SHUTDOWN_DEADLINE_MS;
+        accepting = false;
+        partitions.close();
+        await server.close();
+        await mcp.close();
+        await application.close(Math.max(0, deadline - performance.now()));
+        await source.stop();
+      })();
+      return stopping;
+    },
+  };
+}
+
+/** Only when started as a program. */
+if (import.meta.main) {
+  await runProcess(async (onStop) => {
+    const config = loadConfig();
+    const log = openLog(config.LOG_LEVEL);
+    const server = await startServer(config, log);
+    onStop(async () => {
+      log.info({}, 'stopping');
+      await server.stop();
+      log.flush();
+    }, config.SHUTDOWN_DEADLINE_MS);
+    process.stdout.write(`IORA ${version} takes traffic at ${server.url}\n`);
+  });
+}

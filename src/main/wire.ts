@@ -1,0 +1,174 @@
+import { randomUUID } from 'node:crypto';
+import { createAuditTrail } from '../features/audit/audit-trail.ts';
+import { createInstances } from '../features/health/index.ts';
+import {
+  createInvalidations,
+  createKeyAuthenticator,
+  createKeyUse,
+  createPrincipalCache,
+  unauthenticated,
+} from '../features/keys/index.ts';
+import { createAdmission } from '../features/limits/admission.ts';
+import { createLocalIdentity, createPeople } from '../features/tenants/index.ts';
+import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
+import type { Authenticate } from '../kernel/context.ts';
+import { createInvoke } from '../kernel/invoke.ts';
+import { openBus } from '../platform/bus.ts';
+import { openCache } from '../platform/cache.ts';
+import type { Config } from '../platform/config.ts';
+import type { Connection } from '../platform/connection.ts';
+import type { Log } from '../platform/log.ts';
+import type { Metrics } from '../platform/metrics.ts';
+import { openDatabase } from '../platform/postgres.ts';
+import { createFeatures } from './features.ts';
+import { version } from './release.ts';
+import type { Secrets } from './secrets.ts';
+
+/** Longest Authorization header looked at; our keys have 60 characters, tokens some hundred. */
+const AUTHORIZATION_LENGTH_MAX = 8_192;
+/** Principals kept in memory: about 1 KB each. */
+const PRINCIPALS_MAX = 10_000;
+/** Prices and other answers kept in memory. */
+const CACHE_ENTRIES_MAX = 10_000;
+/** A signed-in person's rights are read again after this long at the latest. */
+const SESSION_FRESH_MS = 60_000;
+const SECOND_MS = 1_000;
+
+export interface WireParts {
+  readonly config: Config;
+  readonly secrets: Secrets;
+  readonly service: Connection;
+  readonly direct: Connection;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** Whether this process serves callers and therefore counts among the instances. */
+  readonly serves: boolean;
+}
+
+export type Application = ReturnType<typeof wire>;
+
+/** Puts the whole application together. Opens no connection yet: that happens at first use and in `start`. */
+export function wire({ config, secrets, service, direct, log, metrics, serves }: WireParts) {
+  const monotonicMs = () => performance.now();
+  const wallClockMs = () => Date.now();
+  const instanceId = randomUUID();
+  const onError = (err: Error) => log.warn({ err }, 'a database connection was lost');
+
+  const database = openDatabase({
+    connection: service,
+    poolMin: config.DATABASE_POOL_MIN,
+    poolMax: config.DATABASE_POOL_MAX,
+    connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
+    applicationName: 'iora',
+    observe: ({ ms, failed }) => metrics.databaseSeconds.observe({ outcome: failed ? 'failed' : 'ok' }, ms / SECOND_MS),
+    onError,
+  });
+  const cacheOptions = {
+    entriesMax: PRINCIPALS_MAX,
+    outageGraceMs: config.KEY_OUTAGE_GRACE * SECOND_MS,
+    monotonicMs,
+    wallClockMs,
+    observe: (result: string) => metrics.keyCache.inc({ result }),
+  };
+  const keyCache = createPrincipalCache({ ...cacheOptions, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
+  const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: SESSION_FRESH_MS });
+  const caches = [keyCache, sessionCache];
+  const instances = createInstances({ database, log, id: instanceId, version });
+  const invalidations = createInvalidations({
+    database,
+    caches,
+    instanceId: serves ? instanceId : null,
+    liveInstances: instances.live,
+    log,
+  });
+  const keyUse = createKeyUse({ database, log, wallClockMs });
+  const usageWriter = createUsageWriter({
+    database,
+    flushIntervalMs: config.USAGE_FLUSH_INTERVAL_MS,
+    log,
+    observe: (result, rows) => metrics.usageRows.inc({ result }, rows),
+  });
+  const admission = createAdmission({
+    monotonicMs,
+    wallClockMs,
+    usedSince: (principal, subject, sinceMs) =>
+      chargedSince({ database, writer: usageWriter }, principal, subject, sinceMs),
+    observe: (decision, policy) => metrics.limitDecisions.inc({ decision, policy }),
+  });
+  const people = createPeople({ database, dataKeys: secrets.dataKeys });
+  const localIdentity =
+    secrets.localIdentity === null
+      ? null
+      : createLocalIdentity({ secret: secrets.localIdentity, people, cache: sessionCache });
+  const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
+
+  const authenticate: Authenticate = ({ authorization }) => {
+    if (authorization === undefined || authorization.length > AUTHORIZATION_LENGTH_MAX) throw unauthenticated();
+    const bearer = /^Bearer +(\S+)$/i.exec(authorization)?.[1];
+    if (bearer === undefined) throw unauthenticated();
+    if (bearer.startsWith('iora_pk_')) return authenticateKey(bearer);
+    if (localIdentity === null) throw unauthenticated();
+    return localIdentity.authenticate(bearer);
+  };
+
+  const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX });
+  const operations = createFeatures({
+    keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
+    usage: { database, writer: usageWriter, admission, wallClockMs },
+    market: {
+      sources: config.MARKET_SOURCES,
+      apiKeys: {
+        coingecko: config.COINGECKO_API_KEY,
+        coinmarketcap: config.COINMARKETCAP_API_KEY,
+        cryptocompare: config.CRYPTOCOMPARE_API_KEY,
+      },
+      cache,
+      wallClockMs,
+    },
+  });
+  const invoke = createInvoke({
+    database,
+    admission,
+    meter: usageWriter,
+    audit: createAuditTrail({ database, log, wallClockMs }),
+    wallClockMs,
+  });
+
+  let bus: ReturnType<typeof openBus> | undefined;
+  return {
+    operations,
+    invoke,
+    authenticate,
+    database,
+    people,
+    localIdentity,
+    usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
+    listening: () => bus?.connected === true,
+    /** Connects what listens and, when serving, joins the instances. The schema must be there. */
+    async start(): Promise<void> {
+      bus = openBus({
+        connection: direct,
+        channels: invalidations.channels,
+        // Whatever was revoked while nobody listened was missed, so nothing remembered from before is believed.
+        onConnect: () => {
+          for (const known of caches) known.clear();
+        },
+        onError,
+        connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
+        applicationName: 'iora-bus',
+      });
+      if (serves) await instances.start();
+    },
+    /** Writes what is still in memory and closes everything, within the deadline. Resolves to usage rows lost. */
+    async close(deadlineMs: number): Promise<number> {
+      const lost = await usageWriter.close(deadlineMs);
+      if (lost > 0) log.error({ rows: lost }, 'usage rows could not be written before the deadline');
+      await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
+      if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
+      await bus?.close();
+      await cache.close();
+      await database.close();
+      return lost;
+    },
+  };
+}
