@@ -1,2 +1,2 @@
-export { createLocalIdentity, emailSchema, type LocalIdentity, slugSchema } from './local-identity.ts';
-export { createPeople } from './people.ts';
+export { createLocalIdentity, LOCAL_ISSUER, signLocalToken } from './local-identity.ts';
+export { createPeople, sessionPrincipal } from './people.ts';

@@ -10,8 +10,6 @@ import { type People, type PersonClaims, sessionPrincipal } from './people.ts';
  * stands behind the same seam as any other provider and does not exist in production mode.
  */
 export interface LocalIdentity {
-  /** A signed token for that person, valid for TOKEN_LIFETIME. The person is made known at its first use. */
-  issueToken(person: { email: string; org?: string | undefined; admin?: boolean | undefined }): Promise<string>;
   /** The person's principal. Throws AppError `unauthenticated`. */
   authenticate(token: string): Principal | Promise<Principal>;
 }
@@ -59,21 +57,6 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
   }
 
   return {
-    issueToken({ email, org, admin }) {
-      const claims = {
-        ...(org === undefined ? {} : { org: slugSchema.parse(org) }),
-        ...(admin === true ? { admin } : {}),
-      };
-      return new SignJWT(claims)
-        .setProtectedHeader({ alg: ALGORITHM })
-        .setIssuer(LOCAL_ISSUER)
-        .setAudience(AUDIENCE)
-        .setSubject(emailSchema.parse(email.toLowerCase()))
-        .setJti(randomBytes(12).toString('base64url'))
-        .setIssuedAt()
-        .setExpirationTime(TOKEN_LIFETIME)
-        .sign(parts.secret);
-    },
     async authenticate(token) {
       // The signature is verified on every call; only who the person is here comes from memory.
       const claims = await verify(token);
@@ -84,6 +67,26 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
       return principal;
     },
   };
+}
+
+/**
+ * A signed token for that person, valid for TOKEN_LIFETIME; the person is made known at its first use. Throws ZodError
+ * for an email or slug that is none.
+ */
+export function signLocalToken(
+  secret: Uint8Array,
+  { email, org, admin }: { email: string; org?: string | undefined; admin?: boolean | undefined },
+): Promise<string> {
+  const claims = { ...(org === undefined ? {} : { org: slugSchema.parse(org) }), ...(admin === true ? { admin } : {}) };
+  return new SignJWT(claims)
+    .setProtectedHeader({ alg: ALGORITHM })
+    .setIssuer(LOCAL_ISSUER)
+    .setAudience(AUDIENCE)
+    .setSubject(emailSchema.parse(email.toLowerCase()))
+    .setJti(randomBytes(12).toString('base64url'))
+    .setIssuedAt()
+    .setExpirationTime(TOKEN_LIFETIME)
+    .sign(secret);
 }
 
 async function load(people: People, claims: PersonClaims): Promise<Loaded> {
