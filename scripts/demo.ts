@@ -100,7 +100,7 @@ try {
   const called = await client.callTool({ name: 'get_price', arguments: price });
   await client.close();
   const structured = called.structuredContent as Record<string, unknown> | undefined;
-  expect(structured?.['price'] === first.body['price'], 'the same price over MCP');
+  expect(structured !== undefined && structured['price'] === first.body['price'], 'the same price over MCP');
   say(
     'mcp',
     `an agent sees the tools ${tools.map((tool) => tool.name).join(', ')} and gets ${structured['price']} USD`,

@@ -24,13 +24,20 @@ export interface DatabaseSource {
 
 /**
  * Finds or starts the database. A serving process takes the embedded server's folder for itself; a command uses the
- * running one, else runs it for as long as it needs it. Throws EmbeddedPostgresError with one clear line.
+ * running one, else runs it for as long as it needs it; `signal` ends its waiting for one that does not answer. Throws
+ * EmbeddedPostgresError with one clear line.
  */
-export async function openDatabaseSource(config: Config, log: Log, use: 'serve' | 'command'): Promise<DatabaseSource> {
+export async function openDatabaseSource(
+  config: Config,
+  log: Log,
+  use: 'serve' | 'command',
+  signal?: AbortSignal,
+): Promise<DatabaseSource> {
   if (config.DATABASE_URL !== undefined) return ownDatabase(config, config.DATABASE_URL);
   const options: EmbeddedPostgresOptions = {
     dataDir: config.IORA_DATA_DIR,
     log: (event, details) => log.info({ ...details, event }, 'embedded PostgreSQL'),
+    signal,
   };
   const server = await (use === 'serve' ? startEmbeddedPostgres(options) : attachEmbeddedPostgres(options));
   return embeddedDatabase(server);

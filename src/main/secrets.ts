@@ -11,11 +11,7 @@ export interface Secrets {
 
 /** The secrets from the configuration; development makes the missing ones below IORA_DATA_DIR and says so. */
 export function loadSecrets(config: Config, log: Log): Secrets {
-  const made = (name: string): Uint8Array => {
-    const { secret, file, made: isNew } = localSecret(config.IORA_DATA_DIR, name);
-    if (isNew) log.warn({ file }, `${name} was not configured, so one was made for this installation: back it up`);
-    return secret;
-  };
+  const made = (name: string) => madeHere(config, log, name);
   const versioned = (
     configured: VersionedSecret[] | undefined,
     name: string,
@@ -26,6 +22,17 @@ export function loadSecrets(config: Config, log: Log): Secrets {
   return {
     peppers: versioned(config.KEY_PEPPER, 'key-pepper'),
     dataKeys: versioned(config.DATA_KEYS, 'data-keys'),
-    localIdentity: config.IORA_MODE === 'production' ? null : made('local-identity'),
+    localIdentity: localIdentitySecret(config, log),
   };
+}
+
+/** Signs tokens of the local identity provider; null in production, which has none. */
+export function localIdentitySecret(config: Config, log: Log): Uint8Array | null {
+  return config.IORA_MODE === 'production' ? null : madeHere(config, log, 'local-identity');
+}
+
+function madeHere(config: Config, log: Log, name: string): Uint8Array {
+  const { secret, file, made } = localSecret(config.IORA_DATA_DIR, name);
+  if (made) log.warn({ file }, `${name} was not configured, so one was made for this installation: back it up`);
+  return secret;
 }

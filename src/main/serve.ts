@@ -57,6 +57,7 @@ async function listen(
     secrets,
     service: source.service,
     direct: source.direct,
+    embedded: source.embedded,
     log,
     metrics,
     serves: true,
@@ -117,8 +118,8 @@ async function listen(
   };
 }
 
-/** Only when started as a program. */
-if (import.meta.main) {
+/** The server's process, from its start until a signal stops it; says on standard output when it takes traffic. */
+export async function runServer(options: { json: boolean } = { json: false }): Promise<void> {
   await runProcess(async (onStop) => {
     const config = loadConfig();
     const log = openLog(config.LOG_LEVEL);
@@ -128,6 +129,12 @@ if (import.meta.main) {
       await server.stop();
       log.flush();
     }, config.SHUTDOWN_DEADLINE_MS);
-    process.stdout.write(`IORA ${version} takes traffic at ${server.url}\n`);
+    const ready = options.json
+      ? JSON.stringify({ version, url: server.url })
+      : `IORA ${version} takes traffic at ${server.url}`;
+    process.stdout.write(`${ready}\n`);
   });
 }
+
+/** Only when started as a program. */
+if (import.meta.main) await runServer();

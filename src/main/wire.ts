@@ -41,6 +41,8 @@ export interface WireParts {
   readonly direct: Connection;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Whether the database is the embedded one, which serves one server process at a time. */
+  readonly embedded: boolean;
   /** Whether this process serves callers and therefore counts among the instances. */
   readonly serves: boolean;
 }
@@ -48,7 +50,7 @@ export interface WireParts {
 export type Application = ReturnType<typeof wire>;
 
 /** Puts the whole application together. Opens no connection yet: that happens at first use and in `start`. */
-export function wire({ config, secrets, service, direct, log, metrics, serves }: WireParts) {
+export function wire({ config, secrets, service, direct, embedded, log, metrics, serves }: WireParts) {
   const monotonicMs = () => performance.now();
   const wallClockMs = () => Date.now();
   const instanceId = randomUUID();
@@ -73,7 +75,7 @@ export function wire({ config, secrets, service, direct, log, metrics, serves }:
   const keyCache = createPrincipalCache({ ...cacheOptions, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
   const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: SESSION_FRESH_MS });
   const caches = [keyCache, sessionCache];
-  const instances = createInstances({ database, log, id: instanceId, version });
+  const instances = createInstances({ database, log, id: instanceId, version, alone: embedded });
   const invalidations = createInvalidations({
     database,
     caches,
@@ -144,20 +146,28 @@ export function wire({ config, secrets, service, direct, log, metrics, serves }:
     localIdentity,
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
     listening: () => bus?.connected === true,
-    /** Connects what listens and, when serving, joins the instances. The schema must be there. */
+    /**
+     * Connects what listens and, when serving, joins the instances. The schema must be there. A process that does not
+     * serve waits, bounded, until it listens: it is about to ask for acknowledgements and lives too short to catch up.
+     */
     async start(): Promise<void> {
+      const connected = Promise.withResolvers<void>();
       bus = openBus({
         connection: direct,
         channels: invalidations.channels,
         // Whatever was revoked while nobody listened was missed, so nothing remembered from before is believed.
         onConnect: () => {
           for (const known of caches) known.clear();
+          connected.resolve();
         },
         onError,
         connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
         applicationName: 'iora-bus',
       });
-      if (serves) await instances.start();
+      if (serves) return instances.start();
+      const bound = setTimeout(connected.resolve, config.DATABASE_CONNECTION_TIMEOUT);
+      await connected.promise;
+      clearTimeout(bound);
     },
     /** Writes what is still in memory and closes everything, within the deadline. Resolves to usage rows lost. */
     async close(deadlineMs: number): Promise<number> {

@@ -19,8 +19,17 @@ const ALIVE_WITHIN_SECONDS = 10;
 /** Rows of instances that never said goodbye are removed after this. */
 const FORGET_AFTER_SECONDS = 3_600;
 
+export interface InstancesParts {
+  readonly database: Database;
+  readonly log: Log;
+  readonly id: string;
+  readonly version: string;
+  /** True when no other instance can be on this database, so that rows of others are of processes that crashed. */
+  readonly alone: boolean;
+}
+
 /** Builds the heartbeat of the instance with that id. */
-export function createInstances(parts: { database: Database; log: Log; id: string; version: string }): Instances {
+export function createInstances(parts: InstancesParts): Instances {
   let timer: NodeJS.Timeout | undefined;
 
   async function beat(): Promise<void> {
@@ -50,6 +59,7 @@ export function createInstances(parts: { database: Database; log: Log; id: strin
       return rows.map((row) => row.id);
     },
     async start() {
+      if (parts.alone) await parts.database.call((tx) => tx.deleteFrom('instances').execute());
       await beat();
       timer = setInterval(() => {
         beat().catch((err: unknown) => parts.log.warn({ err }, 'heartbeat failed'));

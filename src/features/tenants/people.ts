@@ -64,6 +64,11 @@ export function sessionPrincipal(person: Person, admin: boolean): Principal {
   });
 }
 
+/** The principal of an operator who acts as that person: the same rights, shown in the audit trail as what it is. */
+export function operatorPrincipal(person: Person): Principal {
+  return Object.freeze<Principal>({ ...sessionPrincipal(person, false), kind: 'operator' });
+}
+
 /** What `resolve_person` answers. */
 interface ResolvedPerson {
   readonly user_id: string;

@@ -1,0 +1,88 @@
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { AppError } from '../../kernel/errors.ts';
+import { uuidV7 } from '../../lib/uuid-v7.ts';
+import type { Log } from '../../platform/log.ts';
+import { answerHeaders, writeAnswer } from './answer.ts';
+import { HEADER_BYTES_MAX } from './http-limits.ts';
+import { problemAnswer } from './problem-reply.ts';
+
+// Requests that never become one for Fastify: Node's parser gives them up, or hands them to an event of their own.
+
+/** The handler of `clientError`: a problem where one can still be written, then the end of the connection. */
+export function createClientErrorHandler(log: Log, docsUrl: string) {
+  return function answerClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    if (error.code === 'ECONNRESET' || !socket.writable) return;
+    if (isAnswering(socket)) {
+      socket.destroy();
+      return;
+    }
+    refuseOnSocket(socket, clientError(error.code), log, docsUrl);
+  };
+}
+
+/** CONNECT, and an `Expect` that cannot be met: without listeners Node answers neither in a form that we promise. */
+export function refuseUnusualRequests(server: Server, log: Log, docsUrl: string): void {
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+    refuseOnSocket(socket, new AppError('method_not_allowed', 'This server is no proxy.'), log, docsUrl);
+  });
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const error = new AppError('malformed_request', 'The only Expect that can be met is 100-continue.');
+    const requestId = uuidV7(Date.now());
+    response.shouldKeepAlive = false;
+    writeAnswer(response, problemAnswer(error, requestId, docsUrl), requestId);
+    log.info(lineOf(error, requestId, request.method), 'request');
+  });
+}
+
+function clientError(code: string | undefined): AppError {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new AppError('headers_too_large', `Request line and headers may have at most ${HEADER_BYTES_MAX} bytes.`);
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return new AppError('request_timeout');
+  return new AppError('malformed_request', 'This is not a well-formed HTTP/1.1 request.');
+}
+
+/**
+ * Whether a response is under way that a second one would garble, or whose own request was complete, so that the error
+ * is about a later one. Node's default handler looks at the same member.
+ */
+function isAnswering(socket: Duplex & { _httpMessage?: ServerResponse | null }): boolean {
+  const response = socket._httpMessage;
+  return response != null && (response.headersSent || response.req.complete);
+}
+
+/** Time a refused caller has to read the refusal; closing at once could reset the connection before he did. */
+const LINGER_MS = 1_000;
+
+function refuseOnSocket(socket: Duplex, error: AppError, log: Log, docsUrl: string): void {
+  const requestId = uuidV7(Date.now());
+  const answer = problemAnswer(error, requestId, docsUrl);
+  const headers = answerHeaders(answer, requestId);
+  let head = `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status]}\r\nconnection: close\r\n`;
+  for (let index = 0; index < headers.length; index += 2) head += `${headers[index]}: ${headers[index + 1]}\r\n`;
+  socket.on('error', () => socket.destroy());
+  socket.end(`${head}\r\n${answer.body}`);
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  log.info(lineOf(error, requestId, undefined), 'request');
+}
+
+function lineOf(error: AppError, requestId: string, method: string | undefined) {
+  return { method, route: null, status: error.status, code: error.code, cost: 0, requestId, transport: 'http' };
+}
+
+/**
+ * Connections that have not sent a byte yet. Node counts them as busy, so closing the server would wait for them;
+ * browsers open such connections in advance. Returns the function that ends them.
+ */
+export function trackUnusedConnections(server: Server): () => void {
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  return () => {
+    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+  };
+}

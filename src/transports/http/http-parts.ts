@@ -1,0 +1,37 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Authenticate, Call } from '../../kernel/context.ts';
+import type { Endpoint } from '../../kernel/endpoint.ts';
+import type { Invoke } from '../../kernel/invoke.ts';
+import type { Operation } from '../../kernel/operation.ts';
+import type { Log } from '../../platform/log.ts';
+import type { Metrics } from '../../platform/metrics.ts';
+
+/** What the HTTP transport is made from. */
+export interface HttpParts {
+  readonly operations: readonly Operation[];
+  readonly endpoints: readonly Endpoint[];
+  readonly invoke: Invoke;
+  readonly authenticate: Authenticate;
+  readonly mcp: McpPart;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** Of this release. */
+  readonly version: string;
+  /** Address under which callers reach the server, without a slash at its end. */
+  readonly publicUrl: string | undefined;
+  /** Addresses and CIDR ranges whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies: readonly string[];
+}
+
+/** The MCP transport as this one sees it. */
+export interface McpPart {
+  /** Why a request with such headers must not be answered (403), or null when it may. */
+  check(headers: { host?: string | undefined; origin?: string | undefined }): string | null;
+  /** Writes the answer itself. `parsedBody` is undefined where the body is empty or no JSON. */
+  handle(
+    request: IncomingMessage,
+    response: ServerResponse,
+    parsedBody: unknown,
+    caller: { readonly call: Call; readonly invoke: Invoke },
+  ): Promise<void>;
+}
