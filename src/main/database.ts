@@ -1,4 +1,4 @@
-import type { Config } from '../platform/config.ts';
+import { type Config, ConfigError } from '../platform/config.ts';
 import { type Connection, parseConnection } from '../platform/connection.ts';
 import {
   attachEmbeddedPostgres,
@@ -46,12 +46,21 @@ export async function openDatabaseSource(
 function ownDatabase(config: Config, databaseUrl: string): DatabaseSource {
   const direct = config.DATABASE_DIRECT_URL ?? databaseUrl;
   return {
-    service: parseConnection(databaseUrl, config.DATABASE_CA_FILE),
-    direct: parseConnection(direct, config.DATABASE_CA_FILE),
-    migration: parseConnection(config.DATABASE_MIGRATION_URL ?? direct, config.DATABASE_CA_FILE),
+    service: connectionFrom(config, databaseUrl),
+    direct: connectionFrom(config, direct),
+    migration: connectionFrom(config, config.DATABASE_MIGRATION_URL ?? direct),
     embedded: false,
     stop: () => Promise.resolve(),
   };
+}
+
+/** Throws ConfigError for an sslmode that is not offered and for a CA file that cannot be read. */
+function connectionFrom(config: Config, url: string): Connection {
+  try {
+    return parseConnection(url, config.DATABASE_CA_FILE);
+  } catch (error) {
+    throw new ConfigError([`the database URL or DATABASE_CA_FILE: ${error instanceof Error ? error.message : error}`]);
+  }
 }
 
 /** The embedded server has the same roles as any other; the service logs in as the one that serves requests. */

@@ -50,10 +50,15 @@ export async function runProcess(main: (onStop: OnStop) => Promise<void>): Promi
 /** Errors whose message alone tells the operator what to do; all others are faults and show where they happened. */
 const EXPLAINED = [ConfigError, DatabaseStartError, EmbeddedPostgresError, MigrationError, DatabaseUnavailableError];
 
-/** Prints the failure on standard error and ends the process: 78 for configuration, else 1. */
+/** Prints the failure on standard error and ends the process. */
 export function fail(error: unknown): never {
   process.stderr.write(`iora: ${describeFailure(error)}\n`);
-  process.exit(error instanceof ConfigError ? CONFIG_EXIT_CODE : 1);
+  process.exit(exitCodeOf(error));
+}
+
+/** The exit code of a process that failed with this: 78 for configuration, else 1. */
+export function exitCodeOf(error: unknown): number {
+  return error instanceof ConfigError ? CONFIG_EXIT_CODE : 1;
 }
 
 /** One clear line for what an operator can mend; the stack for what only we can. */

@@ -1,7 +1,7 @@
 import { createHealth } from '../features/health/index.ts';
 import { createMetricsEndpoint } from '../features/health/metrics-endpoint.ts';
 import { keepPartitionsAhead } from '../features/retention/keep-partitions-ahead.ts';
-import { type Config, loadConfig } from '../platform/config.ts';
+import { type Config, loadConfig, settingsWithoutEffect } from '../platform/config.ts';
 import { assertDatabaseUsable, awaitDatabase } from '../platform/database-start.ts';
 import { type Log, openLog } from '../platform/log.ts';
 import { openMetrics } from '../platform/metrics.ts';
@@ -76,7 +76,11 @@ async function listen(
     Number(application.listening()),
   );
   const health = createHealth({ ...application, accepting: () => accepting, version });
-  const mcp = createMcpTransport({ operations: application.operations, version });
+  const mcp = createMcpTransport({
+    operations: application.operations,
+    version,
+    ...(config.PUBLIC_URL === undefined ? {} : { docsUrl: config.PUBLIC_URL }),
+  });
   const publicHost = config.PUBLIC_URL === undefined ? [] : [new URL(config.PUBLIC_URL).host];
   const server = createHttpServer({
     operations: application.operations,
@@ -123,6 +127,8 @@ export async function runServer(options: { json: boolean } = { json: false }): P
   await runProcess(async (onStop) => {
     const config = loadConfig();
     const log = openLog(config.LOG_LEVEL);
+    const without = settingsWithoutEffect();
+    if (without.length > 0) log.warn({ settings: without }, 'set, but without effect in this release');
     const server = await startServer(config, log);
     onStop(async () => {
       log.info({}, 'stopping');

@@ -126,6 +126,10 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       },
       cache,
       wallClockMs,
+      observe: {
+        sourceCall: (source, outcome) => metrics.sourceCalls.inc({ source, outcome }),
+        price: (state) => metrics.priceCache.inc({ state }),
+      },
     },
   });
   const invoke = createInvoke({

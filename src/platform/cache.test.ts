@@ -63,7 +63,9 @@ test('a failing factory gives the stale value within the grace and its own error
   assert.deepEqual(await ask('k', async () => 'second'), { value: 'second', state: 'miss' });
 });
 
-test('who has a stale value at hand waits no longer than the timeout, and the refresh goes on', async () => {
+test('who has a stale value at hand waits no longer than the timeout, and the refresh goes on', {
+  timeout: 5_000,
+}, async () => {
   const { ask, clock } = setUp();
   await ask('k', async () => 'first');
   clock.now += TTL_MS;
@@ -143,14 +145,18 @@ test('the least recently used value leaves first', async () => {
   await assert.rejects(ask('b', failing), outage);
 });
 
-test('closing aborts what is under way and refuses what would start', async () => {
+test('closing aborts what is under way and refuses what would start', { timeout: 5_000 }, async () => {
   const { ask, cache } = setUp();
-  const answer = ask(
-    'k',
-    (signal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
-  );
+  const started = Promise.withResolvers<void>();
+  const answer = ask('k', (signal) => {
+    started.resolve();
+    return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+  });
+  await started.promise;
+  const starting = ask('k1', async () => 'x');
   await cache.close();
   await assert.rejects(answer, /the cache is closed/);
+  await assert.rejects(starting, /the cache is closed/);
   await assert.rejects(
     ask('k2', async () => 'x'),
     /the cache is closed/,

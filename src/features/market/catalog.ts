@@ -4,7 +4,7 @@ import type { PriceSource } from './price-source.ts';
 import { type Asset, assets, type Currency, currencies } from './symbols.ts';
 
 /** An asset and the currencies it can be priced in by the sources at hand. */
-export interface Listing {
+interface Listing {
   readonly asset: Asset;
   readonly currencies: readonly Currency[];
 }

@@ -5,7 +5,7 @@ import { type FailureReason, type PriceSource, type Quote, SourceError } from '.
 import type { Asset, Currency } from './symbols.ts';
 
 /** A price several sources agree on: plain data, as it is cached. */
-export interface ConsensusPrice {
+interface ConsensusPrice {
   readonly symbol: string;
   readonly currency: Currency;
   /** Median of the sources, a decimal. */
@@ -26,7 +26,7 @@ export interface ConsensusParts {
   readonly wallClockMs: () => number;
 }
 
-/** CoinPaprika refreshes every ten minutes at most; a thin book may trade more rarely, and then has no price of today. */
+/** Averages on free plans are some minutes old; the last trade of a book that trades more rarely than this is no price. */
 export const QUOTE_AGE_MAX_MS = 15 * 60_000;
 
 /** How far a source's clock may be ahead of ours before its time means nothing. */

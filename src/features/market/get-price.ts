@@ -5,7 +5,7 @@ import type { Catalog } from './catalog.ts';
 import { type ConsensusParts, fetchConsensusPrice } from './consensus-price.ts';
 import { currencies } from './symbols.ts';
 
-export interface GetPriceParts {
+interface GetPriceParts {
   readonly cache: Cache;
   readonly catalog: Catalog;
   readonly live: ConsensusParts;
@@ -23,7 +23,7 @@ export const PRICE_TTL_MS = 60_000;
 export const PRICE_GRACE_MS = 3_600_000;
 
 /** Longest wait for a fresh price while a stale one is at hand: sources usually answer within this. */
-export const STALE_WAIT_MS = 500;
+const STALE_WAIT_MS = 500;
 
 const input = z.strictObject({
   symbol: z
@@ -54,7 +54,9 @@ const output = z.object({
   sources: z.array(z.object({ name: z.string(), price: decimal, asOf: time })),
   spread: z.number().min(0).describe('(max - min) / median of the sources'),
   confidence: z.number().min(0).max(1),
-  cache: z.enum(['hit', 'stale', 'miss']).describe('stale: older than a minute, because the sources cannot answer now'),
+  cache: z
+    .enum(['hit', 'stale', 'miss'])
+    .describe('stale: older than a minute, because the sources could not answer in time'),
   ageSeconds: z.int().min(0).describe('Seconds since the price was fetched'),
 });
 

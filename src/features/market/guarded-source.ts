@@ -11,7 +11,7 @@ import {
 } from 'cockatiel';
 import { type FailureReason, type PriceSource, SourceError } from './price-source.ts';
 
-export interface GuardOptions {
+interface GuardOptions {
   readonly timeoutMs?: number | undefined;
   readonly failuresToOpen?: number | undefined;
   readonly halfOpenAfterMs?: number | undefined;
@@ -20,7 +20,7 @@ export interface GuardOptions {
 }
 
 /** Providers answer within a second; a caller who finds nothing cached waits at most this long for the slowest. */
-export const SOURCE_TIMEOUT_MS = 2_500;
+const SOURCE_TIMEOUT_MS = 2_500;
 
 /** One bad answer is noise, this many in a row are an outage. */
 export const FAILURES_TO_OPEN = 5;

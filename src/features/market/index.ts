@@ -24,7 +24,7 @@ export const sourceNames = [
   'coinbase',
   'simulated',
 ] as const;
-export type SourceName = (typeof sourceNames)[number];
+type SourceName = (typeof sourceNames)[number];
 type LiveSourceName = Exclude<SourceName, 'simulated'>;
 
 export interface MarketParts {

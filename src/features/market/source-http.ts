@@ -9,7 +9,7 @@ export const BODY_BYTES_MAX = 262_144;
 /** Coinbase refuses calls without a name; the others may use it to tell us apart. */
 const USER_AGENT = 'iora';
 
-export interface SourceRequest<Schema extends z.ZodType> {
+interface SourceRequest<Schema extends z.ZodType> {
   /** Name of the source, for its errors. */
   readonly source: string;
   readonly url: string;

@@ -1,0 +1,2 @@
+export { checkHostAndOrigin } from './host-and-origin.ts';
+export { createMcpTransport } from './mcp-transport.ts';
