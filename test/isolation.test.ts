@@ -145,17 +145,16 @@ const situations: readonly { readonly label: string; readonly earlier?: string; 
   })),
 ];
 
-/** Runs `statement` in a transaction after `preparation`, as one message; answers its rows, or the SQLSTATE that refused it. */
+/**
+ * Runs `statement` in a transaction after `preparation`, as one message; answers its rows, or the SQLSTATE that refused it.
+ * A refused transaction is left for the next attempt to roll back.
+ */
 async function attempt(client: pg.Client, preparation: string, statement: string) {
   try {
-    // Several statements in one message answer with a list, of which ours is the last.
-    const results = (await client.query(`${preparation}; ${statement}`)) as unknown as pg.QueryResult<
-      Record<string, unknown>
-    >[];
-    await client.query('COMMIT');
-    return { rows: results.at(-1)?.rows ?? [], code: undefined };
+    const answer: unknown = await client.query(`ROLLBACK; ${preparation}; ${statement}; COMMIT`);
+    // Several statements in one message answer with a list, of which ours is the last but one.
+    return { rows: (answer as pg.QueryResult<Record<string, unknown>>[]).at(-2)?.rows ?? [], code: undefined };
   } catch (error) {
-    await client.query('ROLLBACK');
     assert.ok(error instanceof pg.DatabaseError, String(error));
     return { rows: [], code: error.code };
   }
@@ -469,6 +468,7 @@ test('audit rows cannot be changed by anybody, whole months can leave', async ()
       }
     }
   }
+  await superuser.query('ROLLBACK');
   const oldest = months[0]?.name ?? '';
   await superuser.query('SET ROLE iora_maintainer');
   await superuser.query(`ALTER TABLE audit_logs DETACH PARTITION ${oldest} CONCURRENTLY`);

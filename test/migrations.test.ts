@@ -288,6 +288,18 @@ test('a database that cannot be reached is one clear line without the password',
   });
 });
 
+test('a database that lets everybody create objects, as before PostgreSQL 15, no longer does', async () => {
+  const { superuserUrl: url } = await cluster.emptyDatabase();
+  await withClient(url, async (client) => {
+    await client.query('GRANT CREATE ON SCHEMA public TO PUBLIC');
+    await migrateUp({ url });
+    const { rows } = await client.query(
+      `SELECT has_schema_privilege('iora_api', 'public', 'CREATE') AS api, has_schema_privilege('iora_owner', 'public', 'CREATE') AS owner`,
+    );
+    assert.deepEqual(rows, [{ api: false, owner: true }]);
+  });
+});
+
 test('a login that may not make roles is told who can, and that advice works', async () => {
   const database = await cluster.emptyDatabase();
   const login = `iora_test_${randomUUID().slice(0, 8)}`;

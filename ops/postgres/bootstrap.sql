@@ -57,17 +57,18 @@ BEGIN
     END IF;
   END LOOP;
 
+  -- Databases made before PostgreSQL 15 let everybody create objects here; first, or the owner would seem to have
+  -- the right already.
+  IF EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) AS acl
+             WHERE nspname = 'public' AND acl.grantee = 0 AND acl.privilege_type = 'CREATE') THEN
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+  END IF;
   -- CREATE on the database is for schemas that libraries bring with them (the job queue).
   IF NOT has_database_privilege('iora_owner', v_database, 'CREATE') THEN
     EXECUTE format('GRANT CREATE ON DATABASE %I TO iora_owner', v_database);
   END IF;
   IF NOT has_schema_privilege('iora_owner', 'public', 'CREATE') THEN
     GRANT CREATE ON SCHEMA public TO iora_owner;
-  END IF;
-  -- Databases made before PostgreSQL 15 let everybody create objects here.
-  IF EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) AS acl
-             WHERE nspname = 'public' AND acl.grantee = 0 AND acl.privilege_type = 'CREATE') THEN
-    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
   END IF;
 END
 $bootstrap$;

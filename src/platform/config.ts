@@ -235,10 +235,13 @@ export const CONFIG_EXIT_CODE = 78;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Parses and freezes the configuration. Empty variables count as unset. Throws ConfigError with every problem found. */
-export function loadConfig(environment: Environment = process.env): Config {
+/**
+ * Parses and freezes the configuration. Empty variables count as unset, and an unset one has the value of `defaults` where
+ * that names it, else the schema's. Throws ConfigError with every problem found.
+ */
+export function loadConfig(environment: Environment = process.env, defaults: Record<string, string> = {}): Config {
   const problems: string[] = [];
-  const raw: Record<string, string> = {};
+  const raw = { ...defaults };
   for (const [name, schema] of Object.entries(configSchema.shape)) {
     const value = environment[name];
     const file = environment[`${name}_FILE`];
@@ -256,6 +259,34 @@ export function loadConfig(environment: Environment = process.env): Config {
   }
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
   return Object.freeze(parsed.data);
+}
+
+/** Where the value of a setting comes from. */
+export function settingSource(
+  name: string,
+  environment: Environment = process.env,
+): 'environment' | 'file' | 'default' {
+  const isSet = (variable: string) => (environment[variable] ?? '') !== '';
+  if (isSet(name)) return 'environment';
+  const schema = Object.entries(configSchema.shape).find(([known]) => known === name)?.[1];
+  return schema !== undefined && settingMeta(schema).secret && isSet(`${name}_FILE`) ? 'file' : 'default';
+}
+
+/** Settings of the plan that this release does not have; somebody who sets one should hear that it does nothing. */
+const SETTINGS_TO_COME = [
+  'REDIS_URL',
+  'IORA_WORKERS',
+  'OIDC_ISSUER',
+  'CLERK_SECRET_KEY',
+  'STRIPE_SECRET_KEY',
+  'SERVICE_SECRETS',
+  'TYPESENSE_URL',
+  'DATABASE_WORKER_URL',
+];
+
+/** Names that are set and have no effect in this release. */
+export function settingsWithoutEffect(environment: Environment = process.env): string[] {
+  return SETTINGS_TO_COME.filter((name) => environment[name] !== undefined && environment[name] !== '');
 }
 
 /** The description of a setting, as given in the schema. */

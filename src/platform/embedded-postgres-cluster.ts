@@ -81,15 +81,24 @@ export function isInitialised(cluster: Cluster): boolean {
   return existsSync(cluster.directory);
 }
 
+/** Removes what initialisations that were killed have left; call it only with the folder's lock held. */
+export function removeUnfinished(dataDir: string): void {
+  for (const name of readdirSync(dataDir)) {
+    if (!name.startsWith(DRAFT_PREFIX)) continue;
+    try {
+      rmSync(join(dataDir, name), { recursive: true, force: true });
+    } catch (error) {
+      // The initdb of a killed process may still be writing there. It is in nobody's way, and the next start removes it.
+      if (!hasCode(error, 'ENOTEMPTY')) throw error;
+    }
+  }
+}
+
 /**
  * Creates the cluster: UTF-8, SCRAM passwords, data checksums (PostgreSQL 18's default). It grows in a folder beside its
- * place and is renamed when it is whole and on disk, so a start that was killed leaves only rubbish, removed here.
+ * place and is renamed when it is whole and on disk, so one that is killed leaves nothing but rubbish.
  */
 export async function initialise(cluster: Cluster): Promise<void> {
-  for (const name of readdirSync(cluster.dataDir)) {
-    if (name.startsWith(DRAFT_PREFIX))
-      rmSync(join(cluster.dataDir, name), { recursive: true, force: true, maxRetries: 5 });
-  }
   const draft = mkdtempSync(join(cluster.dataDir, DRAFT_PREFIX));
   const passwordFile = join(draft, 'password');
   try {
@@ -109,7 +118,7 @@ export async function initialise(cluster: Cluster): Promise<void> {
       cause,
     });
   } finally {
-    rmSync(draft, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(draft, { recursive: true, force: true });
   }
 }
 

@@ -13,6 +13,7 @@ import {
   openCluster,
   openDataFolder,
   password,
+  removeUnfinished,
   SUPERUSER,
 } from './embedded-postgres-cluster.ts';
 import {
@@ -48,6 +49,8 @@ export interface EmbeddedPostgresOptions {
   dataDir: string;
   /** Hears of starts, deaths, restarts and stops; never of data. */
   log?: Log | undefined;
+  /** Ends the waiting for another process's server; a start of our own is finished all the same. */
+  signal?: AbortSignal | undefined;
 }
 
 /** A PostgreSQL server below a data folder, ready for connections. */
@@ -98,7 +101,7 @@ export async function attachEmbeddedPostgres(options: EmbeddedPostgresOptions): 
         const attached = await attach(folder, lockFile, running);
         if (attached !== undefined) return attached;
       }
-      if (performance.now() > deadline) {
+      if (performance.now() > deadline || options.signal?.aborted) {
         const holder = running === undefined ? '' : ` (process id ${running.pid})`;
         throw new EmbeddedPostgresError(
           `The database below ${folder} is held by another process${holder} and does not answer: stop that process and try again.`,
@@ -136,6 +139,7 @@ async function run(
 ): Promise<EmbeddedPostgres> {
   try {
     const cluster = openCluster(folder);
+    removeUnfinished(folder);
     if (!isInitialised(cluster)) {
       log('embedded_postgres.initialising', { directory: cluster.directory });
       await initialise(cluster);

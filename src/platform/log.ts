@@ -13,7 +13,7 @@ export interface Log {
 export type LogFields = Readonly<Record<string, unknown>>;
 
 /** Bytes gathered before a write: a busy server makes one system call for many lines. */
-const BUFFER_BYTES = 16_384;
+const BUFFER_BYTES = 8_192;
 /** A quiet server's lines appear at least this often. */
 const FLUSH_INTERVAL_MS = 250;
 

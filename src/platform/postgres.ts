@@ -1,7 +1,18 @@
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import type { Connection } from './connection.ts';
+import {
+  DatabaseUnavailableError,
+  endsConnection,
+  isConnectionLoss,
+  isMissingPartition,
+  isSerializationFailure,
+  isUnavailable,
+  sqlState,
+} from './database-errors.ts';
 import type { DB } from './database-types.generated.ts';
+
+export { DatabaseUnavailableError, isMissingPartition, sqlState } from './database-errors.ts';
 
 /**
  * The pool every request goes through. Each statement of the service runs inside a transaction that takes on the
@@ -51,14 +62,6 @@ const IDLE_CONNECTION_TIMEOUT_MS = 30_000;
 const TRANSACTION_ATTEMPTS_MAX = 4;
 const RETRY_PAUSE_MS = 10;
 
-/** The database could not be reached or did not answer; the caller may come back later. */
-export class DatabaseUnavailableError extends Error {
-  constructor(cause: unknown) {
-    super('the database cannot be reached or does not answer', { cause });
-    this.name = 'DatabaseUnavailableError';
-  }
-}
-
 /**
  * Opens the pool; connects on first use. Throws nothing at once: an unreachable server shows as
  * DatabaseUnavailableError on use, within `connectionTimeoutMs`.
@@ -81,10 +84,13 @@ export function openDatabase(options: DatabaseOptions): Database {
 
   function once<T>(begin: string, work: (tx: Transaction) => Promise<T>): Promise<T> {
     return kysely.connection().execute(async (connection) => {
-      await sql.raw(begin).execute(connection);
       try {
+        await sql.raw(begin).execute(connection).catch(standbyIsUnavailable);
         const result = await work(connection);
-        await sql.raw('COMMIT').execute(connection);
+        const { rows } = await sql.raw<{ command: string }>('COMMIT').execute(connection);
+        // The server answers ROLLBACK where a statement had failed and the work went on regardless.
+        if (rows[0]?.command !== 'COMMIT')
+          throw new Error('the transaction was rolled back: a statement in it had failed');
         return result;
       } catch (error) {
         // A connection that cannot roll back is destroyed on release; the first error is the one that matters.
@@ -97,33 +103,63 @@ export function openDatabase(options: DatabaseOptions): Database {
     });
   }
 
-  async function transaction<T>(mode: string, tenant: Tenant | null, work: (tx: Transaction) => Promise<T>) {
-    const begin = `BEGIN ${mode}; ${PRELUDE}; ${tenantSettings(tenant)}`;
+  let makingPartitions: Promise<unknown> | undefined;
+  /** Makes the months around now, where they are missing; calls at the same time share one run. */
+  function makePartitions(): Promise<unknown> {
+    makingPartitions ??= once(beginning('READ WRITE', null), (tx) => sql.raw(MAKE_PARTITIONS).execute(tx)).finally(
+      () => {
+        makingPartitions = undefined;
+      },
+    );
+    return makingPartitions;
+  }
+
+  async function transaction<T>(mode: Mode, tenant: Tenant | null, work: (tx: Transaction) => Promise<T>) {
+    const begin = beginning(mode, tenant);
     const startedAt = performance.now();
+    let madePartitions = false;
     for (let attempt = 1; ; attempt += 1) {
       try {
         const result = await once(begin, work);
         options.observe?.({ ms: performance.now() - startedAt, failed: false, attempts: attempt });
         return result;
-      } catch (error) {
+      } catch (thrown) {
+        let error = thrown;
         if (isSerializationFailure(error) && attempt < TRANSACTION_ATTEMPTS_MAX) {
           await new Promise((resolve) => setTimeout(resolve, Math.random() * RETRY_PAUSE_MS * attempt));
           continue;
         }
+        if (isMissingPartition(error) && !madePartitions) {
+          madePartitions = true;
+          try {
+            await makePartitions();
+            continue;
+          } catch (failure) {
+            error = failure;
+          }
+        }
         options.observe?.({ ms: performance.now() - startedAt, failed: true, attempts: attempt });
-        throw isUnavailable(error) ? new DatabaseUnavailableError(error) : error;
+        throw isUnavailable(error) && !(error instanceof DatabaseUnavailableError)
+          ? new DatabaseUnavailableError(error)
+          : error;
       }
     }
   }
 
+  let closing: Promise<void> | undefined;
   return {
     read: (tenant, work) => transaction('READ ONLY', tenant, work),
     write: (tenant, work) => transaction('READ WRITE', tenant, work),
     call: (work) => transaction('READ WRITE', null, work),
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: options.poolMax }),
-    close: () => kysely.destroy(),
+    close() {
+      closing ??= pool.end();
+      return closing;
+    },
   };
 }
+
+type Mode = 'READ ONLY' | 'READ WRITE';
 
 /** Role and timeouts of a transaction, as SQL. LOCAL, so that nothing is left on a connection somebody else uses next. */
 const PRELUDE = [
@@ -133,65 +169,58 @@ const PRELUDE = [
   `SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_TIMEOUT_MS}`,
 ].join('; ');
 
-function tenantSettings(tenant: Tenant | null): string {
+/** All that has to be said before the first statement, in one round trip. */
+function beginning(mode: Mode, tenant: Tenant | null): string {
   const owner = pg.escapeLiteral(tenant?.ownerId ?? '');
   const user = pg.escapeLiteral(tenant?.userId ?? '');
-  return `SELECT set_config('app.owner_id', ${owner}, true), set_config('app.user_id', ${user}, true)`;
+  const settings = `SELECT set_config('app.owner_id', ${owner}, true), set_config('app.user_id', ${user}, true)`;
+  return `BEGIN ${mode}; ${PRELUDE}; ${settings}`;
+}
+
+/** The month before (calls answered around midnight), this one and the three that are always kept ready. */
+const MAKE_PARTITIONS = `SELECT ensure_month_partitions(4, now() - interval '1 month')`;
+
+/** A standby refuses to begin a transaction that may write: during a failover the caller may come back later. */
+function standbyIsUnavailable(error: unknown): never {
+  throw sqlState(error) === '0A000' ? new DatabaseUnavailableError(error) : error;
 }
 
 /**
- * The pool as Kysely takes it, with one difference: a connection on which a query failed for any reason but an answer
- * of the server is in an unknown state, so it refuses further queries and is destroyed instead of being reused.
+ * The pool as Kysely takes it, with two differences. A connection on which a query failed for any reason but an answer
+ * of the server is in an unknown state, so it refuses further queries and is destroyed instead of being reused. And one
+ * that dies while leased is listened to: its error would otherwise end the process.
  */
 function leasingPool(pool: pg.Pool) {
   return {
     async connect() {
-      const client = await pool.connect();
+      const client = await pool.connect().catch((error: unknown) => {
+        throw error instanceof pg.DatabaseError ? error : new DatabaseUnavailableError(error);
+      });
       let broken: Error | undefined;
+      const onError = (error: Error) => {
+        broken ??= new DatabaseUnavailableError(error);
+      };
+      client.on('error', onError);
       return {
         async query(...args: unknown[]) {
           if (broken !== undefined) throw broken;
           try {
             return await Reflect.apply(client.query as (...args: unknown[]) => Promise<never>, client, args);
           } catch (error) {
-            if (!(error instanceof pg.DatabaseError))
-              broken = error instanceof Error ? error : new Error(String(error));
-            throw error;
+            if (error instanceof pg.DatabaseError) {
+              if (endsConnection(error)) broken = new DatabaseUnavailableError(error);
+              throw error;
+            }
+            broken = isConnectionLoss(error) || !(error instanceof Error) ? new DatabaseUnavailableError(error) : error;
+            throw broken;
           }
         },
-        release: () => client.release(broken),
+        release() {
+          client.off('error', onError);
+          client.release(broken);
+        },
       };
     },
     end: () => pool.end(),
   } as unknown as pg.Pool;
 }
-
-/** SQLSTATE of a server's answer, else undefined. */
-export function sqlState(error: unknown): string | undefined {
-  return error instanceof pg.DatabaseError ? error.code : undefined;
-}
-
-function isSerializationFailure(error: unknown): boolean {
-  const code = sqlState(error);
-  return code === '40001' || code === '40P01';
-}
-
-/**
- * Server states in which coming back later helps: connection lost (08), too many connections or out of resources (53),
- * cancelled by a timeout or shutdown (57), lock not available (55P03), read-only after a failover (25006).
- */
-const UNAVAILABLE_STATES = /^(?:08|53|57)|^55P03$|^25006$/;
-
-function isUnavailable(error: unknown): boolean {
-  if (error instanceof pg.DatabaseError) return UNAVAILABLE_STATES.test(error.code ?? '');
-  // Everything else that the driver throws is about the connection: refused, reset, timed out, ended.
-  if (!(error instanceof Error)) return false;
-  return ('code' in error && CONNECTION_CODE.test(String(error.code))) || DRIVER_ERROR.test(error.message);
-}
-
-/** Codes of the operating system (ECONNREFUSED) and of TLS (SELF_SIGNED_CERT_IN_CHAIN). */
-const CONNECTION_CODE = /^E[A-Z]{3,}$|CERT/;
-
-/** The driver's own messages for a connection that is gone; it gives them no code. */
-const DRIVER_ERROR =
-  /timeout exceeded when trying to connect|Connection terminated|Query read timeout|Client has encountered a connection error|Cannot use a pool after calling end|not queryable/;

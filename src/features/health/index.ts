@@ -26,6 +26,15 @@ interface Probe {
   readonly facts: DatabaseFacts | null;
 }
 
+/** State of PostgreSQL as the health answers show it; facts are null where it did not give them in time. */
+export interface PostgresqlHealth {
+  readonly status: 'healthy' | 'unhealthy';
+  readonly latencyMs: number;
+  readonly version: string | null;
+  readonly replication: { readonly inRecovery: boolean; readonly replicas: number } | null;
+  readonly migrations: { readonly applied: number; readonly latest: string | null } | null;
+}
+
 interface DatabaseFacts {
   readonly version: string;
   readonly in_recovery: boolean;
@@ -77,22 +86,29 @@ async function databaseHealth(
           status,
           version: parts.version,
           postgresql: {
-            status,
-            latencyMs: Math.round(result.latencyMs * 100) / 100,
-            version: result.facts?.version ?? null,
+            ...toHealth(result),
             pool: parts.database.stats(),
-            replication:
-              result.facts === null ? null : { inRecovery: result.facts.in_recovery, replicas: result.facts.replicas },
-            migrations:
-              result.facts === null
-                ? null
-                : { applied: result.facts.migrations, latest: result.facts.latest_migration },
             listening: parts.listening(),
           },
           usage: parts.usage(),
         }
       : { status };
   return { status: result.healthy ? 200 : 503, contentType: 'application/json', body: JSON.stringify(body) };
+}
+
+/** Asks PostgreSQL once, bounded; never throws. */
+export async function probePostgresql(database: Database): Promise<PostgresqlHealth> {
+  return toHealth(await probeOnce(database));
+}
+
+function toHealth({ healthy, latencyMs, facts }: Probe): PostgresqlHealth {
+  return {
+    status: healthy ? 'healthy' : 'unhealthy',
+    latencyMs: Math.round(latencyMs * 100) / 100,
+    version: facts?.version ?? null,
+    replication: facts === null ? null : { inRecovery: facts.in_recovery, replicas: facts.replicas },
+    migrations: facts === null ? null : { applied: facts.migrations, latest: facts.latest_migration },
+  };
 }
 
 function word(status: number, text: string): EndpointAnswer {

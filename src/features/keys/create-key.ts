@@ -8,7 +8,7 @@ import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
 import type { KeysParts } from './index.ts';
-import { keySchema, missingPermissions, nameSchema, ownLimitSchema, permissionsSchema } from './key-record.ts';
+import { assertNotStronger, keySchema, nameSchema, ownLimitSchema, permissionsSchema } from './key-record.ts';
 
 const input = z.strictObject({
   name: nameSchema.describe('What the key is for'),
@@ -58,14 +58,13 @@ export const createKey = (parts: KeysParts) =>
     async run(context, request) {
       const tx = writing(context);
       const nowMs = parts.wallClockMs();
-      const missing = missingPermissions(context, request.permissions);
-      if (missing.length > 0) {
-        throw new AppError(
-          'forbidden',
-          `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`,
-        );
-      }
       const expiresAt = futureMoment(request.expiresAt, nowMs);
+      assertNotStronger(context, {
+        ...request,
+        expiresAt,
+        requestsPerMinute: request.requestsPerMinute ?? null,
+        requestsPerMonth: request.requestsPerMonth ?? null,
+      });
       await assertBelowMaximum(tx, context);
 
       const { userId, orgId } = context.principal;
@@ -121,13 +120,18 @@ export const createKey = (parts: KeysParts) =>
     },
   });
 
-/** The moment as a Date. Throws `invalid_input` unless it lies ahead. */
+/** Times are answered in ISO 8601 with four digits of year; an offset can lift a moment past them. */
+const MOMENT_MAX_MS = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
+
+/** The moment as a Date. Throws `invalid_input` unless it lies ahead, and within the years that can be written. */
 export function futureMoment(text: string | null | undefined, nowMs: number): Date | null {
   if (text === undefined || text === null) return null;
   const moment = new Date(text);
-  if (moment.getTime() > nowMs) return moment;
-  throw new AppError('invalid_input', 'expiresAt must lie in the future.', {
-    details: { issues: [{ path: 'expiresAt', message: 'must lie in the future' }] },
+  const ms = moment.getTime();
+  if (ms > nowMs && ms <= MOMENT_MAX_MS) return moment;
+  const message = ms > nowMs ? 'must lie before the year 10000' : 'must lie in the future';
+  throw new AppError('invalid_input', `expiresAt ${message}.`, {
+    details: { issues: [{ path: 'expiresAt', message }] },
   });
 }
 

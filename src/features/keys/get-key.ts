@@ -28,9 +28,18 @@ export const getKey = (parts: KeysParts) =>
     },
   });
 
-/** The family the caller may see under that id. Throws `not_found`, the same for another owner's as for none. */
-export async function familyOrNotFound(tx: Transaction, context: Context, id: string): Promise<FamilyRow> {
-  const row = await visibleFamilies(tx, context).where('family.id', '=', id).executeTakeFirst();
+/**
+ * The family the caller may see under that id; with `lock`, nobody else changes it before this transaction ends. Throws
+ * `not_found`, the same for another owner's as for none.
+ */
+export async function familyOrNotFound(
+  tx: Transaction,
+  context: Context,
+  id: string,
+  lock?: 'lock',
+): Promise<FamilyRow> {
+  const query = visibleFamilies(tx, context).where('family.id', '=', id);
+  const row = await (lock === undefined ? query : query.forUpdate('family')).executeTakeFirst();
   if (row === undefined) throw new AppError('not_found', 'There is no such API key.');
   return row;
 }

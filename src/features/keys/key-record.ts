@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import { z } from 'zod';
 import { type Context, type Permission, type TenantPermission, tenantPermissions } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
 import type { Transaction } from '../../platform/postgres.ts';
 
 /** How a key family is read and shown, everywhere the same. The secret itself is never part of it. */
@@ -15,7 +16,9 @@ export const nameSchema = z
   .string()
   .min(1)
   .max(100)
-  .regex(/^[^\p{Cc}]*\S[^\p{Cc}]*$/u, 'must hold something visible and no control characters');
+  .regex(/^[^\p{Cc}]*[^\p{Cc}\s][^\p{Cc}]*$/u, 'must hold something visible and no control characters')
+  // PostgreSQL keeps no half of a surrogate pair.
+  .refine((name) => name.isWellFormed(), 'must be well-formed Unicode');
 
 /** A key's own lower limit; above the owner's it has no effect. */
 export const ownLimitSchema = z.int().min(1).max(1_000_000_000).nullable();
@@ -105,7 +108,46 @@ export function toNumber(value: string | number | bigint | null): number | null 
   return value === null ? null : Number(value);
 }
 
-/** Permissions asked for that the caller does not hold itself; a key can hold only what its creator holds. */
-export function missingPermissions(context: Context, asked: readonly Permission[]): Permission[] {
-  return asked.filter((permission) => !context.principal.permissions.has(permission));
+/** What a key shall be or become, as far as it matters who asks; undefined is not asked for. */
+export interface AskedOfKey {
+  readonly permissions?: readonly Permission[] | undefined;
+  readonly environment?: 'live' | 'test' | undefined;
+  readonly expiresAt?: Date | null | undefined;
+  readonly requestsPerMinute?: number | null | undefined;
+  readonly requestsPerMonth?: number | null | undefined;
+}
+
+/**
+ * Refuses what is more than the caller itself has: nobody hands on a permission that it lacks, and a key makes no key, nor
+ * turns itself into one, that is billed where it is not, outlives it or passes its own limits. Throws `forbidden`.
+ */
+export function assertNotStronger(context: Context, asked: AskedOfKey): void {
+  const { permissions, key } = context.principal;
+  const missing = (asked.permissions ?? []).filter((permission) => !permissions.has(permission));
+  if (missing.length > 0) {
+    throw new AppError('forbidden', `A key can hold only what its creator holds; missing here: ${missing.join(', ')}.`);
+  }
+  if (key === null) return;
+  if (key.environment === 'test' && asked.environment === 'live') {
+    throw new AppError('forbidden', 'A test key makes only test keys.');
+  }
+  if (exceeds(asked.expiresAt, key.expiresAt)) {
+    throw new AppError(
+      'forbidden',
+      `This key expires, so what it makes expires no later: expiresAt ${key.expiresAt?.toISOString()} at most.`,
+    );
+  }
+  for (const name of ['requestsPerMinute', 'requestsPerMonth'] as const) {
+    if (exceeds(asked[name], key[name])) {
+      throw new AppError(
+        'forbidden',
+        `This key has a limit of its own, so what it makes has one too: ${name} ${key[name]} at most.`,
+      );
+    }
+  }
+}
+
+/** Whether a bound asked for is wider than the caller's own; null is none at all. */
+function exceeds<Bound extends Date | number>(asked: Bound | null | undefined, own: Bound | null): boolean {
+  return asked !== undefined && own !== null && (asked === null || asked > own);
 }

@@ -19,6 +19,7 @@ export interface Loaded {
 }
 
 export interface PrincipalCacheOptions {
+  /** Accepted credentials kept, and as many refused ones. */
   readonly entriesMax: number;
   /** How long an answer is used without asking again. */
   readonly freshMs: number;
@@ -53,18 +54,38 @@ const OUTAGE_PROBE_MS = 1_000;
 
 /** An empty cache. */
 export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalCache {
-  const entries = new Map<string, Entry>();
+  // Apart and each with the bound, so that guessing credentials never pushes out those that are known.
+  const accepted = new Map<string, Entry>();
+  const refused = new Map<string, Entry>();
   const loading = new Map<string, Promise<Principal | null>>();
   const invalidations: { readonly sequence: number; readonly tags: ReadonlySet<Tag> | 'all' }[] = [];
   let sequence = 0;
   let outageProbeAtMs = Number.NEGATIVE_INFINITY;
+
+  function find(credential: string): Entry | undefined {
+    return accepted.get(credential) ?? refused.get(credential);
+  }
+
+  /** Storing anew moves the entry to the young end of its map, whose old end is dropped when it is full. */
+  function store(credential: string, entry: Entry): void {
+    accepted.delete(credential);
+    refused.delete(credential);
+    const entries = entry.principal === null ? refused : accepted;
+    if (entries.size >= options.entriesMax) {
+      for (const oldest of entries.keys()) {
+        entries.delete(oldest);
+        break;
+      }
+    }
+    entries.set(credential, entry);
+  }
 
   function current(entry: Entry): Principal | null {
     return entry.expiresAtMs !== null && entry.expiresAtMs <= options.wallClockMs() ? null : entry.principal;
   }
 
   function get(credential: string): Principal | null | undefined {
-    const entry = entries.get(credential);
+    const entry = find(credential);
     if (entry === undefined || options.monotonicMs() - entry.storedAtMs >= options.freshMs) return undefined;
     options.observe?.('hit');
     return current(entry);
@@ -86,41 +107,35 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
     );
   }
 
-  async function fill(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null> {
+  async function fill(credential: string, loader: () => Promise<Loaded>, settle: Settle): Promise<void> {
     for (let attempt = 1; attempt <= FILL_ATTEMPTS_MAX; attempt += 1) {
       const startedAt = sequence;
       const storedAtMs = options.monotonicMs();
       const loaded = await loader();
+      outageProbeAtMs = Number.NEGATIVE_INFINITY;
       if (overtaken(startedAt, loaded.tags)) continue;
-      // Re-inserting moves the entry to the young end of the map, whose old end is dropped when it is full.
-      entries.delete(credential);
-      if (entries.size >= options.entriesMax)
-        for (const oldest of entries.keys()) {
-          entries.delete(oldest);
-          break;
-        }
       const entry = { ...loaded, storedAtMs };
-      entries.set(credential, entry);
-      return current(entry);
+      store(credential, entry);
+      return settle(current(entry));
     }
     throw unavailable('The credential is being changed at the moment.');
   }
 
   /** The last answer for a credential while the database is away, as long as it is young enough. */
   function withinGrace(credential: string): Entry | undefined {
-    const entry = entries.get(credential);
+    const entry = find(credential);
     return entry !== undefined && options.monotonicMs() - entry.storedAtMs < options.outageGraceMs ? entry : undefined;
   }
 
-  async function loadOrGrace(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null> {
+  async function loadOrGrace(credential: string, loader: () => Promise<Loaded>, settle: Settle): Promise<void> {
     const graced = withinGrace(credential);
     if (graced !== undefined && options.monotonicMs() < outageProbeAtMs) {
       options.observe?.('grace');
-      return current(graced);
+      return settle(current(graced));
     }
     try {
       options.observe?.('miss');
-      return await fill(credential, loader);
+      await fill(credential, loader, settle);
     } catch (error) {
       if (!(error instanceof DatabaseUnavailableError)) throw error;
       outageProbeAtMs = options.monotonicMs() + OUTAGE_PROBE_MS;
@@ -128,7 +143,7 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       const entry = withinGrace(credential);
       if (entry === undefined) throw error;
       options.observe?.('grace');
-      return current(entry);
+      settle(current(entry));
     }
   }
 
@@ -137,21 +152,36 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
     load(credential, loader) {
       const running = loading.get(credential);
       if (running !== undefined) return running;
-      const started = loadOrGrace(credential, loader).finally(() => loading.delete(credential));
-      loading.set(credential, started);
-      return started;
+      const { promise, resolve, reject } = Promise.withResolvers<Principal | null>();
+      loading.set(credential, promise);
+      // Called in the very turn that found the answer still true: an invalidation a turn later would otherwise find
+      // this load under way and yet not stop its answer.
+      const settle: Settle = (answer) => {
+        loading.delete(credential);
+        resolve(answer);
+      };
+      loadOrGrace(credential, loader, settle).catch((error: unknown) => {
+        loading.delete(credential);
+        reject(error);
+      });
+      return promise;
     },
     invalidate(tags) {
       const named = new Set(tags);
       remember(named);
-      for (const [credential, entry] of entries) {
-        if (entry.tags.some((tag) => named.has(tag))) entries.delete(credential);
+      for (const entries of [accepted, refused]) {
+        for (const [credential, entry] of entries) {
+          if (entry.tags.some((tag) => named.has(tag))) entries.delete(credential);
+        }
       }
     },
     clear() {
       remember('all');
-      entries.clear();
+      accepted.clear();
+      refused.clear();
     },
-    size: () => entries.size,
+    size: () => accepted.size + refused.size,
   };
 }
+
+type Settle = (answer: Principal | null) => void;

@@ -29,9 +29,11 @@ export const revokeKey = (parts: KeysParts) =>
     readOnly: false,
     audit: { action: 'api_key_revoked', resourceType: 'api_key' },
     example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77' },
-    async run(context, { id }) {
+    async run(context, request) {
       const tx = writing(context);
-      const family = await familyOrNotFound(tx, context, id);
+      const family = await familyOrNotFound(tx, context, request.id, 'lock');
+      // As kept, not as asked for: a UUID may also be written in capitals, and what is remembered goes by this one.
+      const { id } = family;
       // Revoking twice is no fault: the first moment stands, and the news is sent again.
       const revokedAt = family.revoked_at ?? new Date(parts.wallClockMs());
       context.audit.resourceId = id;

@@ -31,7 +31,8 @@ export interface AdmissionParts {
 }
 
 interface Quota {
-  monthStartMs: number;
+  readonly monthStartMs: number;
+  readonly monthEndMs: number;
   used: number;
 }
 
@@ -84,7 +85,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
             quotas.delete(oldest);
             break;
           }
-        quotas.set(id, { monthStartMs, used });
+        quotas.set(id, { monthStartMs, monthEndMs: nextMonthStart(monthStartMs), used });
       })
       .finally(() => seeding.delete(id));
     seeding.set(id, started);
@@ -123,7 +124,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
       if ('quota' in policy) {
         if (policy.quota.used + cost > policy.limit) {
           // A used-up month outlasts any window, so it is the refusal worth telling.
-          refusal = { policy, retryAfterMs: nextMonthStart(wallMs) - wallMs };
+          refusal = { policy, retryAfterMs: policy.quota.monthEndMs - wallMs };
           break;
         }
         continue;
@@ -142,7 +143,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
     const limits = policies.map((policy) => stateOf(policy, now, wallMs));
     parts.observe?.(refusal === undefined ? 'admitted' : 'refused', refusal?.policy.name ?? 'none');
     if (refusal === undefined) return { admitted: true, limits };
-    return { admitted: false, limits, error: refusalError(refusal.policy, refusal.retryAfterMs, wallMs) };
+    return { admitted: false, limits, error: refusalError(refusal.policy, refusal.retryAfterMs) };
   }
 
   function admit(principal: Principal, cost: number): AdmissionDecision | Promise<AdmissionDecision> {
@@ -176,13 +177,13 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
 
 function stateOf(policy: Policy, now: number, wallMs: number): LimitState {
   if ('quota' in policy) {
-    const end = nextMonthStart(wallMs);
+    const { monthStartMs, monthEndMs, used } = policy.quota;
     return {
       policy: policy.name,
       limit: policy.limit,
-      remaining: Math.max(0, policy.limit - policy.quota.used),
-      windowSeconds: (end - monthStart(wallMs)) / SECOND_MS,
-      resetSeconds: Math.ceil((end - wallMs) / SECOND_MS),
+      remaining: Math.max(0, policy.limit - used),
+      windowSeconds: (monthEndMs - monthStartMs) / SECOND_MS,
+      resetSeconds: Math.ceil((monthEndMs - wallMs) / SECOND_MS),
     };
   }
   const { remaining, resetMs } = policy.window.check(now, policy.limit, 0);
@@ -195,10 +196,10 @@ function stateOf(policy: Policy, now: number, wallMs: number): LimitState {
   };
 }
 
-function refusalError(policy: Policy, retryAfterMs: number, wallMs: number): AppError {
+function refusalError(policy: Policy, retryAfterMs: number): AppError {
   const ofKey = policy.name.startsWith('key-') ? 'this key' : 'this account';
   if ('quota' in policy) {
-    const resetsAt = new Date(nextMonthStart(wallMs)).toISOString();
+    const resetsAt = new Date(policy.quota.monthEndMs).toISOString();
     return new AppError(
       'quota_exceeded',
       `The ${policy.limit} calls a month of ${ofKey} are used up until ${resetsAt}.`,

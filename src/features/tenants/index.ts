@@ -1,2 +1,3 @@
-export { createLocalIdentity, LOCAL_ISSUER, signLocalToken } from './local-identity.ts';
-export { createPeople, sessionPrincipal } from './people.ts';
+export { createLocalIdentity } from './local-identity.ts';
+export { emailSchema, LOCAL_ISSUER, signLocalToken, slugSchema } from './local-token.ts';
+export { createPeople, operatorPrincipal, sessionPrincipal } from './people.ts';

@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto';
-import { errors as joseErrors, jwtVerify, SignJWT } from 'jose';
+import { errors as joseErrors, jwtVerify } from 'jose';
 import { z } from 'zod';
 import type { Principal } from '../../kernel/context.ts';
 import { type Loaded, type PrincipalCache, unauthenticated } from '../keys/index.ts';
+import { ALGORITHM, AUDIENCE, emailSchema, LOCAL_ISSUER, slugSchema } from './local-token.ts';
 import { type People, type PersonClaims, sessionPrincipal } from './people.ts';
 
 /**
@@ -13,17 +13,6 @@ export interface LocalIdentity {
   /** The person's principal. Throws AppError `unauthenticated`. */
   authenticate(token: string): Principal | Promise<Principal>;
 }
-
-export const LOCAL_ISSUER = 'iora:local';
-const AUDIENCE = 'iora';
-const TOKEN_LIFETIME = '12h';
-const ALGORITHM = 'HS256';
-
-export const emailSchema = z.email().max(254);
-export const slugSchema = z
-  .string()
-  .max(63)
-  .regex(/^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$/, 'must be lower-case letters, digits and inner hyphens');
 
 const claimsSchema = z.object({ sub: emailSchema, org: slugSchema.optional(), admin: z.boolean().optional() });
 
@@ -67,26 +56,6 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
       return principal;
     },
   };
-}
-
-/**
- * A signed token for that person, valid for TOKEN_LIFETIME; the person is made known at its first use. Throws ZodError
- * for an email or slug that is none.
- */
-export function signLocalToken(
-  secret: Uint8Array,
-  { email, org, admin }: { email: string; org?: string | undefined; admin?: boolean | undefined },
-): Promise<string> {
-  const claims = { ...(org === undefined ? {} : { org: slugSchema.parse(org) }), ...(admin === true ? { admin } : {}) };
-  return new SignJWT(claims)
-    .setProtectedHeader({ alg: ALGORITHM })
-    .setIssuer(LOCAL_ISSUER)
-    .setAudience(AUDIENCE)
-    .setSubject(emailSchema.parse(email.toLowerCase()))
-    .setJti(randomBytes(12).toString('base64url'))
-    .setIssuedAt()
-    .setExpirationTime(TOKEN_LIFETIME)
-    .sign(secret);
 }
 
 async function load(people: People, claims: PersonClaims): Promise<Loaded> {

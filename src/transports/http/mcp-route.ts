@@ -19,23 +19,24 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
   const meterOf = metersOf(parts);
 
   async function answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    let about: About = { route: MCP_PATH, transport: 'mcp' };
+    const about: About = { route: MCP_PATH, transport: 'mcp' };
     try {
       const { host, origin } = request.raw.headers;
       const refusal = parts.mcp.check({ host, origin });
       if (refusal !== null) throw new AppError('forbidden', refusal);
       const principal = await authenticateRequest(parts.authenticate, request);
-      about = { ...about, principal };
+      about.principal = principal;
       const body = parseOrUndefined(await readBody(request.raw));
 
       const { invoke, ran } = watchInvoke(parts.invoke, meterOf);
-      about = { ...about, operations: ran.names };
+      about.operations = ran.names;
       reply.hijack();
       prepare(reply.raw, request.id, responder.closing);
       await parts.mcp.handle(request.raw, reply.raw, body, { call: callOf(request, principal, 'mcp'), invoke });
       const { statusCode } = reply.raw;
       const code = ran.error?.code ?? (statusCode < 400 ? 'ok' : undefined);
-      responder.log(request, statusCode, code, { ...about, cost: ran.cost }, ran.error);
+      about.cost = ran.cost;
+      responder.log(request, statusCode, code, about, ran.error);
     } catch (thrown) {
       responder.refuse(request, reply, thrown, about);
     }

@@ -23,12 +23,12 @@ function addOperationRoute(app: FastifyInstance, parts: HttpParts, responder: Re
   const readInput = method === 'POST' || method === 'PATCH' ? readBodyInput : readQueryInput;
 
   async function answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    let about: About = { route: path, transport: 'http', operation: operation.name };
+    const about: About = { route: path, transport: 'http', operation: operation.name, principal: null, cost: 0 };
     try {
       // Only what is not there yet is awaited: a cached caller without a body goes straight through.
       const vouched = authenticateRequest(parts.authenticate, request);
       const principal = vouched instanceof Promise ? await vouched : vouched;
-      about = { ...about, principal };
+      about.principal = principal;
       const read = readInput(request);
       const input = read instanceof Promise ? await read : read;
       const startedAtMs = performance.now();
@@ -36,12 +36,12 @@ function addOperationRoute(app: FastifyInstance, parts: HttpParts, responder: Re
       const headers = rateLimitHeaders(outcome.limits, Date.now());
       if (outcome.ok) {
         const body = JSON.stringify(outcome.output);
-        const cost = operation.cost;
+        about.cost = operation.cost;
         responder.send(
           request,
           reply,
           { status: outcome.status, contentType: 'application/json', body, headers },
-          { ...about, cost },
+          about,
         );
       } else {
         responder.refuse(request, reply, outcome.error, about, headers);

@@ -10,11 +10,12 @@ export interface About {
   /** The pattern, never the URL itself; null where none matched. */
   readonly route: string | null;
   readonly transport: TransportName;
-  readonly operation?: string | undefined;
+  readonly operation?: string;
   /** The operations that one MCP request ran. */
-  readonly operations?: readonly string[] | undefined;
-  readonly principal?: Principal | null | undefined;
-  readonly cost?: number | undefined;
+  operations?: readonly string[];
+  principal?: Principal | null;
+  /** What was charged. */
+  cost?: number;
 }
 
 /** Ends requests: the answer to the caller, and the one line to the log. */
