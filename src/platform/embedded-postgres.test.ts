@@ -183,7 +183,7 @@ function isOpenToAll(path: string): boolean {
 }
 
 // Two at a time: most of a test is waiting for processes.
-describe('embedded PostgreSQL', { concurrency: 2, timeout: 120_000 }, () => {
+describe('embedded PostgreSQL', { concurrency: 2, timeout: 300_000 }, () => {
   for (const way of WAYS) {
     test(`first start, settings, file modes and a second start with the data kept (folder ${way})`, async (t) => {
       const dataDir = dataFolder(t, way);

@@ -72,15 +72,28 @@ interface FoundKey {
 const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
 
 async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
-  for (const pepper of parts.peppers) {
-    const keyHash = hashKey(key, pepper.secret);
-    const { rows } = await parts.database.call((tx) =>
-      sql<FoundKey>`select * from find_api_key(${keyHash})`.execute(tx),
+  const [newest] = parts.peppers;
+  const found = await parts.database.call(async (tx) => {
+    for (const pepper of parts.peppers) {
+      const { rows } = await sql<FoundKey>`select * from find_api_key(${hashKey(key, pepper.secret)})`.execute(tx);
+      if (rows[0] !== undefined) return { row: rows[0], pepper };
+    }
+    return undefined;
+  });
+  if (found === undefined) return UNKNOWN;
+  const { row, pepper } = found;
+  // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
+  if (pepper !== newest) {
+    await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
+      tx
+        .updateTable('api_keys')
+        .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
+        .where('id', '=', row.secret_id)
+        .where('owner_id', '=', row.owner_id)
+        .execute(),
     );
-    const [row] = rows;
-    if (row !== undefined) return toLoaded(row);
   }
-  return UNKNOWN;
+  return toLoaded(row);
 }
 
 function toLoaded(row: FoundKey): Loaded {

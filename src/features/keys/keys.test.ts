@@ -426,7 +426,7 @@ test('cursors that were never handed out are invalid, or show nothing that is no
         for (const item of (outcome.output as { items: KeyRecord[] }).items) assert.equal(item.id, id);
       },
     ),
-    { numRuns: 150 },
+    { numRuns: 100 },
   );
 });
 
@@ -501,9 +501,9 @@ test('input of any shape is taken as it is or refused, never a failure of ours a
       const changed = await iora.call('keys.update', alice, { ...request, environment: undefined, id });
       assert.ok(changed.ok || changed.error.code === 'invalid_input', changed.ok ? '' : String(changed.error.cause));
     }),
-    { numRuns: 300 },
+    { numRuns: 200 },
   );
-  assert.ok(taken > 100 && refused > 50, `${taken} taken, ${refused} refused`);
+  assert.ok(taken > 60 && refused > 30, `${taken} taken, ${refused} refused`);
   const [{ count }] = await iora.sql('SELECT count(*)::int AS count FROM api_key_families WHERE owner_id = $1', [
     alice.ownerId,
   ]);

@@ -40,10 +40,10 @@ export async function callOperation(
     });
     let lost = 0;
     try {
-      await unlessAborted(joinInstances(application, request, parts), signal);
+      await unlessAborted(makeReady(application, request, parts), signal);
       await invoke(application, { request, person, parts, answer });
     } catch (thrown) {
-      if (signal.aborted) throw signal.reason;
+      if (signal.aborted && !(thrown instanceof AppError)) throw signal.reason;
       const error = toAppError(thrown);
       if (error.code === 'internal') log.error({ err: error.cause, requestId: request.requestId }, 'the call failed');
       throw error;
@@ -54,8 +54,8 @@ export async function callOperation(
   });
 }
 
-/** What a write needs beside the database: partitions for its rows, and the ear for acknowledgements of instances. */
-async function joinInstances(application: Application, { operation }: OperationRequest, { log }: CommandParts) {
+/** What a call needs beside the schema: partitions for its rows and, for a write, to hear the acknowledgements of instances. */
+async function makeReady(application: Application, { operation }: OperationRequest, { log }: CommandParts) {
   const partitions = await keepPartitionsAhead({ database: application.database, log });
   partitions.close();
   if (!operation.readOnly) await application.start();
