@@ -15,6 +15,8 @@ export interface BenchmarkOptions {
   readonly short: boolean;
   /** Tells a person who waits what is being done. */
   readonly note: (line: string) => void;
+  /** Aborted when somebody stops the program; looked at between rounds, so that everything is cleared away. */
+  readonly signal: AbortSignal;
 }
 
 export interface Outcome {
@@ -48,8 +50,13 @@ export async function store(name: string, outcome: Outcome): Promise<string> {
   const file = `${RESULTS}${name}.json`;
   const result = { name, date: new Date().toISOString(), ...commit(), machine: machine(postgres), method, ...measured };
   await mkdir(RESULTS, { recursive: true });
-  await writeFile(file, `${JSON.stringify(result, null, 1)}\n`);
+  await writeFile(file, `${onOneLine(JSON.stringify(result, null, 1))}\n`);
   return file;
+}
+
+/** Puts lists of plain values, such as samples, on one line each. */
+function onOneLine(json: string): string {
+  return json.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, ' '));
 }
 
 function machine(postgres: string | null) {

@@ -1,11 +1,8 @@
 // How much of a bare HTTP server's throughput is left when a call is authenticated, limited, answered from the price
 // cache, logged and written down as usage.
-import type { Benchmark, BenchmarkOptions } from './benchmark.ts';
-import { startIora } from './iora-program.ts';
-import type { LoadOrder, LoadReport } from './load.ts';
-import { canPin, cpuSeconds, type Helper, LOAD_CORE, pin, SERVER_CORE, startHelper, watchCores } from './processes.ts';
+import type { Benchmark } from './benchmark.ts';
+import { type Comparison, compareServers } from './compare-servers.ts';
 import { median, rounded } from './statistics.ts';
-import { versionOf, withClient } from './temporary-postgres.ts';
 
 const METHOD =
   'POST /tools/get_price with an API key, as the server program answers it (key from memory, minute and month limit, cached price of the ' +
@@ -17,21 +14,13 @@ const METHOD =
   'database is started once more, and the usage rows of cost 1 are counted: they must equal the answers of status 200, warm-ups included. ' +
   'All of it is done a second time at LOG_LEVEL=warn, which shows what the log lines cost.';
 
-const CONNECTIONS = 64;
 const RATIO_MIN = 0.3;
-const MS_PER_SECOND = 1_000;
-/** Above what the load program itself waits for late answers, so that its own, clearer error comes first. */
-const REPORT_SLACK_MS = 20_000;
-const BODY = JSON.stringify({ symbol: 'BTC' });
-
-const FULL = { rounds: 7, warmUpMs: 1_000, measuredMs: 5_000 };
-const SHORT = { rounds: 2, warmUpMs: 500, measuredMs: 1_000 };
 
 export const hotPath: Benchmark = {
   name: 'hot-path',
   async run(options) {
-    const asIs = await compare('info', options);
-    const quiet = await compare('warn', options);
+    const asIs = await compareServers('info', options);
+    const quiet = await compareServers('warn', options);
     return {
       method: METHOD,
       postgres: asIs.postgres,
@@ -64,165 +53,22 @@ export const hotPath: Benchmark = {
   },
 };
 
-type Comparison = Awaited<ReturnType<typeof compare>>;
-
 function figuresOf(asIs: Comparison, quiet: Comparison): Record<string, string | number> {
-  const answers = (side: 'bare' | 'iora') => {
-    const reports = asIs.rounds.map((round) => round[side]);
-    const of = (figure: 'answersPerSecond' | 'p50Ms' | 'p99Ms') =>
-      rounded(median(reports.map((report) => report[figure])));
-    return `${of('answersPerSecond')} answers/s, p50 ${of('p50Ms')} ms, p99 ${of('p99Ms')} ms`;
-  };
-  const shares = (side: 'bare' | 'iora') => median(asIs.rounds.map((round) => round[side].loadCpuShare));
+  const of = (side: 'bare' | 'iora', figure: Exclude<keyof Comparison['rounds'][number]['bare'], 'statuses'>) =>
+    rounded(median(asIs.rounds.map((round) => round[side][figure])));
+  const answers = (side: 'bare' | 'iora') =>
+    `${of(side, 'answersPerSecond')} answers/s, p50 ${of(side, 'p50Ms')} ms, p99 ${of(side, 'p99Ms')} ms, ` +
+    `${of(side, 'serverCpuUsPerAnswer')} us of processor time each`;
+  const both = (figure: 'loadCpuShare' | 'serverCpuShare') =>
+    `${of('bare', figure)} for the bare server, ${of('iora', figure)} for IORA`;
   return {
     'bare server': answers('bare'),
     IORA: answers('iora'),
     'ratio by round': asIs.rounds.map(({ ratio }) => ratio).join(' '),
     'ratio with LOG_LEVEL=warn': quiet.ratio,
-    'core of the load program in use': `${shares('bare')} for the bare server, ${shares('iora')} for IORA`,
+    "servers' use of their core": both('serverCpuShare'),
+    "load program's use of its core": both('loadCpuShare'),
     'PostgreSQL, seconds by core': JSON.stringify(asIs.postgresSecondsByCore),
     ...Object.fromEntries(Object.entries(asIs.durability).map(([name, setting]) => [`PostgreSQL ${name}`, setting])),
   };
-}
-
-/** Measures both servers in turn. Nothing of it is left afterwards. */
-async function compare(logLevel: string, { short, note }: BenchmarkOptions) {
-  const size = short ? SHORT : FULL;
-  await using stack = new AsyncDisposableStack();
-  note(`starting the servers, LOG_LEVEL=${logLevel}`);
-  const iora = await startIora({ LOG_LEVEL: logLevel });
-  stack.defer(() => iora.remove());
-  const load = startHelper('load.ts', LOAD_CORE);
-  stack.defer(() => load.stop());
-  const bare = startHelper('bare-server.ts', SERVER_CORE);
-  stack.defer(() => bare.stop());
-
-  const key = await iora.createKey();
-  // Only now, so that PostgreSQL, which the program has started, stays free to run anywhere.
-  pin(iora.pid, SERVER_CORE);
-  const statuses = new Map<string, number>();
-  const body = await cachedAnswer(iora.port, key, statuses);
-  const { port: barePort } = await bare.ask<{ port: number }>({ body }, REPORT_SLACK_MS);
-  const durability = await durabilityOf(iora.serviceUrl);
-  const postgres = await versionOf(iora.serviceUrl);
-
-  const order = { request: requestBytes(key), connections: CONNECTIONS, ...size };
-  const measureBare = () => measure(load, bare.pid, { ...order, port: barePort });
-  const measureIora = async () => {
-    const report = await measure(load, iora.pid, { ...order, port: iora.port });
-    for (const [status, count] of Object.entries(report.statuses)) add(statuses, status, count);
-    return report;
-  };
-  const coresUsed = watchCores(iora.postgresPid);
-  const rounds: Round[] = [];
-  for (let round = 0; round < size.rounds; round += 1) {
-    note(`round ${round + 1} of ${size.rounds}`);
-    const bareFirst = round % 2 === 0 ? await measureBare() : undefined;
-    const ofIora = await measureIora();
-    const ofBare = bareFirst ?? (await measureBare());
-    rounds.push({ ratio: rounded(ofIora.answersPerSecond / ofBare.answersPerSecond, 3), bare: ofBare, iora: ofIora });
-  }
-  const postgresSecondsByCore = coresUsed();
-  const rows = await iora.stopAndInspect(countRows);
-
-  const all = [...statuses.values()].reduce((sum, count) => sum + count, 0);
-  const answered = statuses.get('200') ?? 0;
-  const medianOf = (side: 'bare' | 'iora') => median(rounds.map((round) => round[side].answersPerSecond));
-  return {
-    logLevel,
-    ratio: rounded(medianOf('iora') / medianOf('bare'), 3),
-    rows,
-    answered,
-    otherAnswers: all - answered,
-    pinned: canPin,
-    durability,
-    postgres,
-    postgresSecondsByCore,
-    rounds,
-  };
-}
-
-function requestBytes(key: string): string {
-  return [
-    'POST /tools/get_price HTTP/1.1',
-    'host: 127.0.0.1',
-    `authorization: Bearer ${key}`,
-    'content-type: application/json',
-    `content-length: ${BODY.length}`,
-    '',
-    BODY,
-  ].join('\r\n');
-}
-
-/** Asks until the answer comes from the cache, and returns its text. */
-async function cachedAnswer(port: number, key: string, statuses: Map<string, number>): Promise<string> {
-  let text = '';
-  // The first call fills the cache for a minute.
-  for (let call = 0; call < 2; call += 1) {
-    const response = await fetch(`http://127.0.0.1:${port}/tools/get_price`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-      body: BODY,
-    });
-    text = await response.text();
-    if (response.status !== 200) throw new Error(`get_price answered ${response.status}: ${text}`);
-    add(statuses, '200', 1);
-  }
-  if (!text.includes('"cache":"hit"')) throw new Error(`the second call was not answered from the cache: ${text}`);
-  return text;
-}
-
-interface Round {
-  readonly ratio: number;
-  readonly bare: Measured;
-  readonly iora: Measured;
-}
-
-type Measured = Awaited<ReturnType<typeof measure>>;
-
-async function measure(load: Helper, serverPid: number, order: LoadOrder) {
-  const cpuBefore = cpuSeconds(serverPid);
-  const answer = await load.ask<{ report?: LoadReport; error?: string }>(
-    order,
-    order.warmUpMs + order.measuredMs + REPORT_SLACK_MS,
-  );
-  if (answer.report === undefined) throw new Error(`the load program failed: ${answer.error}`);
-  const { statuses, answersPerSecond, p50Ms, p99Ms, cpuShare } = answer.report;
-  return {
-    answersPerSecond: rounded(answersPerSecond),
-    p50Ms,
-    p99Ms,
-    statuses,
-    loadCpuShare: rounded(cpuShare, 2),
-    serverCpuShare: rounded(
-      ((cpuSeconds(serverPid) - cpuBefore) * MS_PER_SECOND) / (order.warmUpMs + order.measuredMs),
-      2,
-    ),
-  };
-}
-
-/** The settings that make a commit durable, as a connection of the service has them. Throws when one is off. */
-async function durabilityOf(serviceUrl: string): Promise<Record<string, string>> {
-  const names = ['fsync', 'synchronous_commit', 'full_page_writes'];
-  return withClient(serviceUrl, async (client) => {
-    const { rows } = await client.query<{ name: string; setting: string }>(
-      'SELECT name, setting FROM pg_settings WHERE name = ANY ($1)',
-      [names],
-    );
-    const settings = Object.fromEntries(rows.map(({ name, setting }) => [name, setting]));
-    const off = names.filter((name) => settings[name] !== 'on');
-    if (off.length > 0) throw new Error(`commits are not durable: ${off.join(', ')} is not on`);
-    return settings;
-  });
-}
-
-function countRows(superuserUrl: string): Promise<number> {
-  return withClient(superuserUrl, async (client) => {
-    const { rows } = await client.query<{ rows: string }>('SELECT count(*) AS rows FROM usage_logs WHERE cost = 1');
-    return Number(rows[0]?.rows);
-  });
-}
-
-function add(statuses: Map<string, number>, status: string, count: number): void {
-  statuses.set(status, (statuses.get(status) ?? 0) + count);
 }

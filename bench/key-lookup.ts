@@ -21,6 +21,7 @@ const CONCURRENCIES = [1, 4] as const;
 /** Look-ups before those that count, so that every connection has its plans. */
 const WARM_UP_LOOKUPS = 400;
 const P99_RATIO_MAX = 1.5;
+const US_PER_MS = 1_000;
 
 interface Size {
   readonly keys: number;
@@ -33,12 +34,13 @@ const SHORT = { few: 2_000, many: 50_000, rounds: 4, lookupsPerRound: 100 };
 
 export const keyLookup: Benchmark = {
   name: 'key-lookup',
-  async run({ short, note }) {
+  async run({ short, note, signal }) {
     const { few, many, rounds, lookupsPerRound } = short ? SHORT : FULL;
     const postgres = await startTemporaryPostgres();
     try {
       const populations = [];
       for (const keys of [few, many]) {
+        signal.throwIfAborted();
         note(`inserting ${keys} keys`);
         populations.push(await populate(postgres, { keys, rounds, lookupsPerRound }));
       }
@@ -47,6 +49,7 @@ export const keyLookup: Benchmark = {
       for (const concurrency of CONCURRENCIES) {
         const perRound = populations.map(() => [] as number[][]);
         for (let round = 0; round < rounds; round += 1) {
+          signal.throwIfAborted();
           const order = [...populations.keys()];
           if (round % 2 === 1) order.reverse();
           for (const which of order) {
@@ -102,7 +105,7 @@ function outcome(postgres: string, samples: readonly Sample[]) {
     verdicts: ratios,
     samples: samples.map(({ rounds, ...sample }) => ({
       ...sample,
-      lookupMs: rounds.map((round) => round.map((ms) => rounded(ms))),
+      lookupUs: rounds.map((round) => round.map((ms) => Math.round(ms * US_PER_MS))),
     })),
   };
 }

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { rounded } from './statistics.ts';
 
 /** Servers run on one core and their load on another, so that neither takes time from the other. */
 export const SERVER_CORE = 0;
@@ -109,10 +110,11 @@ export function watchCores(pid: number): () => Readonly<Record<string, number>> 
   };
   look(false);
   const timer = setInterval(look, CORE_SAMPLE_MS, true);
+  timer.unref();
   return () => {
     clearInterval(timer);
     look(true);
-    return byCore;
+    return Object.fromEntries(Object.entries(byCore).map(([core, seconds]) => [core, rounded(seconds)]));
   };
 }
 

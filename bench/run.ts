@@ -12,6 +12,15 @@ const benchmarks: readonly Benchmark[] = [limiter, usageWriter, keyLookup, hotPa
 
 const print = (line = '') => void process.stdout.write(`${line}\n`);
 
+/** Ends the benchmark that runs, between two of its rounds, and clears away what it started. */
+function stopOnSignal(): AbortSignal {
+  const stopped = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => stopped.abort(new Error(`stopped by ${name}`)));
+  }
+  return stopped.signal;
+}
+
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: { short: { type: 'boolean', default: false }, only: { type: 'string', multiple: true } },
@@ -22,10 +31,11 @@ async function main(): Promise<number> {
     return 2;
   }
   const chosen = benchmarks.filter(({ name }) => values.only?.includes(name) ?? true);
+  const signal = stopOnSignal();
   let missed = 0;
   for (const benchmark of chosen) {
     print(`${benchmark.name}${values.short ? ' (short)' : ''}`);
-    const outcome = await benchmark.run({ short: values.short, note: (line) => print(`  ... ${line}`) });
+    const outcome = await benchmark.run({ short: values.short, note: (line) => print(`  ... ${line}`), signal });
     printOutcome(outcome);
     if (!values.short) print(`  kept in ${await store(benchmark.name, outcome)}`);
     print();

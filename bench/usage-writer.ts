@@ -37,7 +37,7 @@ const operation = defineOperation({
 
 export const usageWriter: Benchmark = {
   name: 'usage-writer',
-  async run({ short }) {
+  async run({ short, signal }) {
     const rounds = short ? 3 : 15;
     const postgres = await startTemporaryPostgres();
     try {
@@ -47,6 +47,7 @@ export const usageWriter: Benchmark = {
       const principal = keyPrincipal();
       const samples: { rowsPerSecond: number; cpuUsPerRow: number }[] = [];
       for (let round = 0; round <= rounds; round += 1) {
+        signal.throwIfAborted();
         const startedAt = performance.now();
         const cpuBefore = process.cpuUsage();
         for (let i = 0; i < EVENTS_HELD_MAX; i += 1) {

@@ -21,6 +21,11 @@ export function isSerializationFailure(error: unknown): boolean {
   return code === '40001' || code === '40P01';
 }
 
+/** Whether the server refused what a row holds: data exceptions (22) and violated constraints (23). */
+export function isRefusedData(error: unknown): boolean {
+  return /^2[23]/.test(sqlState(error) ?? '') && !isMissingPartition(error);
+}
+
 /** Whether a row belongs to a month that has no partition. Told from a CHECK by where it arose: messages are translated. */
 export function isMissingPartition(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '23514' && error.routine === 'ExecFindPartition';

@@ -19,10 +19,11 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
   let mode: ProxyMode = 'pass';
   let accepted = 0;
 
-  const server: Server = createServer((client) => {
+  // Half open, so that a goodbye too goes unanswered in a blackhole.
+  const server: Server = createServer({ allowHalfOpen: true }, (client) => {
     accepted += 1;
     if (mode === 'reset') return void client.resetAndDestroy();
-    const upstream = connect(target.port, target.host);
+    const upstream = connect({ port: target.port, host: target.host, allowHalfOpen: true });
     const pair = { client, upstream, damaged: false };
     pairs.add(pair);
     const forward = (from: Socket, to: Socket) => {
@@ -30,11 +31,16 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
         if (mode === 'pass' && !pair.damaged) to.write(bytes);
         else pair.damaged = true;
       });
+      from.on('end', () => {
+        if (mode === 'pass' && !pair.damaged) to.end();
+        else pair.damaged = true;
+      });
       from.on('error', () => undefined);
       from.on('close', () => {
-        pairs.delete(pair);
+        if (client.destroyed && upstream.destroyed) pairs.delete(pair);
         // A silent network does not tell the other side that somebody went away.
-        if (mode !== 'blackhole') to.destroy();
+        else if (mode === 'blackhole') pair.damaged = true;
+        else to.destroy();
       });
     };
     forward(client, upstream);

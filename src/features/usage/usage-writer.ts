@@ -2,6 +2,7 @@ import { sql } from 'kysely';
 import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
 import { backoffMs } from '../../lib/backoff.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
+import { isRefusedData } from '../../platform/database-errors.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Database } from '../../platform/postgres.ts';
 
@@ -65,9 +66,8 @@ export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
       left -= batch.length;
       writing = batch.length;
       try {
-        await insertRows(parts.database, batch);
+        await write(batch);
         failures = 0;
-        parts.observe?.('written', batch.length);
       } catch (err) {
         waiting = batch.concat(waiting);
         failures += 1;
@@ -76,6 +76,25 @@ export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
       } finally {
         writing = 0;
       }
+    }
+  }
+
+  /** Writes a batch. A row that the database refuses for what it holds is found by halving, so that it stops no other. */
+  async function write(batch: readonly Row[]): Promise<void> {
+    try {
+      await insertRows(parts.database, batch);
+      parts.observe?.('written', batch.length);
+    } catch (err) {
+      if (!isRefusedData(err)) throw err;
+      const [only] = batch;
+      if (batch.length === 1 && only !== undefined) {
+        parts.log.error({ err, row: toColumns(only) }, 'the database refused a usage row; it stands here alone');
+        parts.observe?.('refused', 1);
+        return;
+      }
+      const half = batch.length >> 1;
+      await write(batch.slice(0, half));
+      await write(batch.slice(half));
     }
   }
 
@@ -118,27 +137,28 @@ export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
 
 /** Only facts that billing and analytics need; nothing a caller typed but the symbol. */
 async function insertRows(database: Database, batch: readonly Row[]): Promise<void> {
-  const rows = batch.map(({ id, event }) => {
-    const { principal, operation } = event;
-    return {
-      id,
-      user_id: principal.userId,
-      org_id: principal.orgId,
-      owner_id: principal.ownerId,
-      api_key_id: principal.key?.id ?? null,
-      key_secret_id: principal.key?.secretId ?? null,
-      operation: operation.name,
-      endpoint: operation.route.path,
-      method: operation.route.method,
-      symbol: event.symbol,
-      status_code: event.statusCode,
-      response_time_ms: Math.round(event.responseTimeMs),
-      error_message: event.errorCode,
-      cost: event.cost,
-      billable: principal.key?.environment !== 'test',
-      request_id: event.requestId,
-      created_at: new Date(event.createdAtMs).toISOString(),
-    };
-  });
-  await database.call((tx) => sql`select record_usage(${JSON.stringify(rows)}::json)`.execute(tx));
+  await database.call((tx) => sql`select record_usage(${JSON.stringify(batch.map(toColumns))}::json)`.execute(tx));
+}
+
+function toColumns({ id, event }: Row) {
+  const { principal, operation } = event;
+  return {
+    id,
+    user_id: principal.userId,
+    org_id: principal.orgId,
+    owner_id: principal.ownerId,
+    api_key_id: principal.key?.id ?? null,
+    key_secret_id: principal.key?.secretId ?? null,
+    operation: operation.name,
+    endpoint: operation.route.path,
+    method: operation.route.method,
+    symbol: event.symbol,
+    status_code: event.statusCode,
+    response_time_ms: Math.round(event.responseTimeMs),
+    error_message: event.errorCode,
+    cost: event.cost,
+    billable: principal.key?.environment !== 'test',
+    request_id: event.requestId,
+    created_at: new Date(event.createdAtMs).toISOString(),
+  };
 }
