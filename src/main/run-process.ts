@@ -7,14 +7,15 @@ import { DatabaseUnavailableError } from '../platform/postgres.ts';
 /** Time beyond the shutdown's own deadline before the process ends by force. */
 const FORCED_EXIT_AFTER_MS = 5_000;
 
-type OnStop = (stop: () => Promise<void>, deadlineMs: number) => void;
+/** What to do when a signal comes: stops everything and resolves to the exit code. */
+type OnStop = (stop: () => Promise<number>, deadlineMs: number) => void;
 
 /**
  * Runs a process that stays: prints a failed start as one clear line, and on SIGTERM or SIGINT stops in order. A second
  * signal, or a stop that outlasts its deadline, ends the process at once with exit code 1.
  */
 export async function runProcess(main: (onStop: OnStop) => Promise<void>): Promise<void> {
-  let stop: { run: () => Promise<void>; deadlineMs: number } | undefined;
+  let stop: { run: () => Promise<number>; deadlineMs: number } | undefined;
   let stopAsked = false;
 
   function begin(): void {
@@ -24,7 +25,7 @@ export async function runProcess(main: (onStop: OnStop) => Promise<void>): Promi
       process.exit(1);
     }, stop.deadlineMs + FORCED_EXIT_AFTER_MS).unref();
     stop.run().then(
-      () => process.exit(0),
+      (exitCode) => process.exit(exitCode),
       (error: unknown) => fail(error),
     );
   }
@@ -51,7 +52,7 @@ export async function runProcess(main: (onStop: OnStop) => Promise<void>): Promi
 const EXPLAINED = [ConfigError, DatabaseStartError, EmbeddedPostgresError, MigrationError, DatabaseUnavailableError];
 
 /** Prints the failure on standard error and ends the process. */
-export function fail(error: unknown): never {
+function fail(error: unknown): never {
   process.stderr.write(`iora: ${describeFailure(error)}\n`);
   process.exit(exitCodeOf(error));
 }

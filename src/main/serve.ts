@@ -18,8 +18,11 @@ import { wire } from './wire.ts';
 export interface RunningServer {
   /** Where it answers: http://host:port. */
   readonly url: string;
-  /** Stops taking calls, finishes those under way, writes what is in memory, stops the embedded database. Idempotent. */
-  stop(): Promise<void>;
+  /**
+   * Stops taking calls, finishes those under way, writes what is in memory, stops the embedded database. Idempotent.
+   * Resolves to the number of usage rows that could not be written in time.
+   */
+  stop(): Promise<number>;
 }
 
 /** Starts everything and resolves once the server takes traffic. What was started is stopped again when a later step fails. */
@@ -63,8 +66,14 @@ async function listen(
     serves: true,
   });
   let accepting = false;
-  const partitions = await keepPartitionsAhead({ database: application.database, log });
-  await application.start();
+  let partitions: { close(): void };
+  try {
+    partitions = await keepPartitionsAhead({ database: application.database, log });
+    await application.start();
+  } catch (error) {
+    await application.close(0);
+    throw error;
+  }
 
   metrics.gauge('iora_usage_events_pending', 'Usage events not yet in the database', () => application.usage().pending);
   metrics.gauge(
@@ -100,11 +109,17 @@ async function listen(
     publicUrl: config.PUBLIC_URL,
     trustedProxies: config.TRUSTED_PROXIES,
   });
-  await server.listen({ host: config.HOST, port: config.PORT });
+  try {
+    await server.listen({ host: config.HOST, port: config.PORT });
+  } catch (error) {
+    partitions.close();
+    await application.close(0);
+    throw error;
+  }
   accepting = true;
 
   const { port } = server.server.address() as { port: number };
-  let stopping: Promise<void> | undefined;
+  let stopping: Promise<number> | undefined;
   return {
     url: `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`,
     stop() {
@@ -112,10 +127,14 @@ async function listen(
         const deadline = performance.now() + config.SHUTDOWN_DEADLINE_MS;
         accepting = false;
         partitions.close();
+        // Half the time is for calls under way, the rest for writing down what they did.
+        const cut = setTimeout(() => server.server.closeAllConnections(), config.SHUTDOWN_DEADLINE_MS / 2);
         await server.close();
+        clearTimeout(cut);
         await mcp.close();
-        await application.close(Math.max(0, deadline - performance.now()));
+        const lost = await application.close(Math.max(0, deadline - performance.now()));
         await source.stop();
+        return lost;
       })();
       return stopping;
     },
@@ -132,8 +151,9 @@ export async function runServer(options: { json: boolean } = { json: false }): P
     const server = await startServer(config, log);
     onStop(async () => {
       log.info({}, 'stopping');
-      await server.stop();
+      const lost = await server.stop();
       log.flush();
+      return lost === 0 ? 0 : 1;
     }, config.SHUTDOWN_DEADLINE_MS);
     const ready = options.json
       ? JSON.stringify({ version, url: server.url })
