@@ -1,3 +1,4 @@
+import { Socket } from 'node:net';
 import pg from 'pg';
 import { backoffMs } from '../lib/backoff.ts';
 import type { Connection } from './connection.ts';
@@ -22,32 +23,43 @@ export interface BusOptions {
 const RECONNECT = { baseMs: 100, maxMs: 2_000 };
 /** A half-open connection shows within this time: each beat is a query with an answer. */
 const HEARTBEAT_MS = 2_000;
+/** A server that answers says goodbye within this; the socket of one that does not is closed. */
+const GOODBYE_MS = 500;
+
+interface Listener {
+  readonly client: pg.Client;
+  /** Ours to close when nobody answers any more. */
+  readonly socket: Socket;
+}
 
 /** Starts listening; the first connection may still be under way when this returns. */
 export function openBus(options: BusOptions): Bus {
-  let client: pg.Client | undefined;
+  let current: Listener | undefined;
   let connected = false;
   let closed = false;
   let attempt = 0;
   let timer: NodeJS.Timeout | undefined;
 
   async function connect(): Promise<void> {
-    const next = new pg.Client({
+    const socket = new Socket();
+    const client = new pg.Client({
       connectionString: options.connection.url,
       ssl: options.connection.ssl,
       connectionTimeoutMillis: options.connectionTimeoutMs,
       query_timeout: options.connectionTimeoutMs,
       keepAlive: true,
       application_name: options.applicationName,
+      stream: () => socket,
     });
-    client = next;
-    next.on('error', (error) => lost(next, error));
-    next.on('end', () => lost(next));
-    next.on('notification', ({ channel, payload }) => options.channels[channel]?.(payload ?? ''));
+    const next = { client, socket };
+    current = next;
+    client.on('error', (error) => lost(next, error));
+    client.on('end', () => lost(next));
+    client.on('notification', ({ channel, payload }) => options.channels[channel]?.(payload ?? ''));
     try {
-      await next.connect();
-      for (const channel of Object.keys(options.channels)) await next.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
-      if (closed) return void (await next.end());
+      await client.connect();
+      for (const channel of Object.keys(options.channels)) await client.query(`LISTEN ${pg.escapeIdentifier(channel)}`);
+      if (next !== current || closed) return;
       connected = true;
       attempt = 0;
       options.onConnect();
@@ -57,23 +69,23 @@ export function openBus(options: BusOptions): Bus {
     }
   }
 
-  function beat(current: pg.Client): void {
+  function beat(listener: Listener): void {
     timer = setTimeout(() => {
-      current.query('SELECT 1').then(
-        () => (current === client && connected ? beat(current) : undefined),
-        (error: Error) => lost(current, error),
+      listener.client.query('SELECT 1').then(
+        () => (listener === current && !closed ? beat(listener) : undefined),
+        (error: Error) => lost(listener, error),
       );
     }, HEARTBEAT_MS);
     timer.unref();
   }
 
-  function lost(current: pg.Client, error?: Error): void {
-    if (current !== client) return;
-    client = undefined;
+  function lost(listener: Listener, error?: Error): void {
+    if (listener !== current) return;
+    current = undefined;
     connected = false;
     clearTimeout(timer);
     // A connection that no longer answers is not asked to say goodbye.
-    current.end().catch(() => undefined);
+    listener.socket.destroy();
     if (closed) return;
     if (error !== undefined) options.onError?.(error);
     attempt += 1;
@@ -88,8 +100,13 @@ export function openBus(options: BusOptions): Bus {
     },
     async close() {
       closed = true;
+      connected = false;
       clearTimeout(timer);
-      await client?.end().catch(() => undefined);
+      if (current === undefined) return;
+      const { client, socket } = current;
+      const bound = setTimeout(() => socket.destroy(), GOODBYE_MS);
+      await client.end().catch(() => undefined);
+      clearTimeout(bound);
     },
   };
 }

@@ -6,7 +6,7 @@ const LONG_LENGTH = 5_000;
 /** Above what a body may have. */
 const ENORMOUS_LENGTH = 70_000;
 /** Deeper than any body may be nested, and deeper than what walks over a value by recursion likes. */
-const DEEP = { levels: 40, abyss: 3_000 };
+const DEEP = { levels: 40, abyss: 500 };
 
 const texts = [
   '',

@@ -16,7 +16,7 @@ export interface CliCarrierParts {
 
 /** Runs command lines in this process, as `main/cli.ts` does, with the callers of the cases for people. */
 export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
-  async function send(operation: Operation, words: readonly string[], caller: Caller): Promise<Answer> {
+  async function send(operation: Operation, words: readonly string[], caller: Caller, isJson: boolean): Promise<Answer> {
     const said = { stdout: '', stderr: '' };
     let requestId = '';
     const parts: CliParts = {
@@ -38,7 +38,6 @@ export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
     const exitCode = await runCli(words, parts);
     const text = said.stdout + said.stderr;
     const common = { transport: 'cli', requestId, text } as const;
-    const isJson = words.includes('--json');
 
     if (exitCode === 0) {
       assert.equal(said.stderr, '');
@@ -70,10 +69,10 @@ export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
       if (style.json) before.push('--json');
       if (style.raw === null) {
         const { words, expected } = line;
-        return { expected, send: () => send(operation, [...before, ...words], caller) };
+        return { expected, send: () => send(operation, [...before, ...words], caller, style.json) };
       }
       const variant = variants[style.raw % variants.length];
-      return { expected: undefined, send: () => send(operation, variant?.(before, line.words) ?? before, caller) };
+      return { expected: undefined, send: () => send(operation, variant?.(before, line.words) ?? before, caller, style.json) };
     },
   };
 }

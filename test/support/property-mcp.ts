@@ -16,8 +16,8 @@ const envelope = {
   'io.modelcontextprotocol/clientCapabilities': {},
 };
 
-/** JSON-RPC's words for what is wrong with a message: parse error, invalid request, method, params; and a header of MCP. */
-const PROTOCOL_ERRORS = [-32700, -32600, -32601, -32602, -32020];
+/** What may be wrong with a message: its JSON, its form, method or params; its media types; a header that contradicts it. */
+const PROTOCOL_ERRORS = [-32700, -32600, -32601, -32602, -32000, -32020];
 
 /** Sends to the server without a socket. */
 export function mcpCarrier(server: FastifyInstance): Carrier {

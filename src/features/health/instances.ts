@@ -1,12 +1,12 @@
 import { hostname } from 'node:os';
 import { sql } from 'kysely';
 import type { Log } from '../../platform/log.ts';
-import type { Database } from '../../platform/postgres.ts';
+import type { Database, Transaction } from '../../platform/postgres.ts';
 
 /** The heartbeat by which instances know of each other. */
 export interface Instances {
   /** Ids of the instances seen within the last ALIVE_WITHIN_SECONDS. */
-  live(): Promise<readonly string[]>;
+  live(tx: Transaction): Promise<readonly string[]>;
   /** Announces this instance and keeps doing so until closed. */
   start(): Promise<void>;
   /** Takes this instance off the list. */
@@ -31,6 +31,7 @@ export interface InstancesParts {
 /** Builds the heartbeat of the instance with that id. */
 export function createInstances(parts: InstancesParts): Instances {
   let timer: NodeJS.Timeout | undefined;
+  let beating: Promise<void> | undefined;
 
   async function beat(): Promise<void> {
     await parts.database.call(async (tx) => {
@@ -48,26 +49,30 @@ export function createInstances(parts: InstancesParts): Instances {
   }
 
   return {
-    async live() {
-      const rows = await parts.database.call((tx) =>
-        tx
-          .selectFrom('instances')
-          .where('seen_at', '>', sql<Date>`now() - make_interval(secs => ${ALIVE_WITHIN_SECONDS})`)
-          .select('id')
-          .execute(),
-      );
+    async live(tx) {
+      const rows = await tx
+        .selectFrom('instances')
+        .where('seen_at', '>', sql<Date>`now() - make_interval(secs => ${ALIVE_WITHIN_SECONDS})`)
+        .select('id')
+        .execute();
       return rows.map((row) => row.id);
     },
     async start() {
       if (parts.alone) await parts.database.call((tx) => tx.deleteFrom('instances').execute());
       await beat();
       timer = setInterval(() => {
-        beat().catch((err: unknown) => parts.log.warn({ err }, 'heartbeat failed'));
+        beating ??= beat()
+          .catch((err: unknown) => parts.log.warn({ err }, 'heartbeat failed'))
+          .finally(() => {
+            beating = undefined;
+          });
       }, HEARTBEAT_MS);
       timer.unref();
     },
     async close() {
       clearInterval(timer);
+      // A beat still under way would put the row back.
+      await beating;
       await parts.database.call((tx) => tx.deleteFrom('instances').where('id', '=', parts.id).execute());
     },
   };

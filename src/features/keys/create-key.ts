@@ -24,17 +24,17 @@ const input = z.strictObject({
   requestsPerMonth: ownLimitSchema.optional().describe("A quota of the key's own, below the owner's"),
 });
 
-const output = keySchema
-  .pick({
-    id: true,
-    name: true,
-    keyPrefix: true,
-    environment: true,
-    permissions: true,
-    createdAt: true,
-    expiresAt: true,
-  })
-  .extend({ key: z.string().describe('The key itself. It is shown this once and kept nowhere') });
+const shown = keySchema.shape;
+const output = z.object({
+  id: shown.id,
+  name: shown.name,
+  key: z.string().describe('The key itself. It is shown this once and kept nowhere'),
+  keyPrefix: shown.keyPrefix,
+  environment: shown.environment,
+  permissions: shown.permissions,
+  createdAt: shown.createdAt,
+  expiresAt: shown.expiresAt,
+});
 
 /** Makes an API key. The answer is the only place where the key itself ever stands. */
 export const createKey = (parts: KeysParts) =>

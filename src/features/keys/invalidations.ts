@@ -28,7 +28,7 @@ export interface Effect {
 export interface Announcement {
   /** Applies the change in this process; call after commit. */
   apply(): void;
-  /** Applies it here and waits, bounded, until every live instance has acknowledged. */
+  /** Applies it here and waits, bounded, until every live instance has acknowledged. Never rejects. */
   settle(): Promise<Effect>;
 }
 
@@ -44,7 +44,8 @@ export interface InvalidationsParts {
   readonly caches: readonly PrincipalCache[];
   /** This process's instance id; null for one that serves nobody, like a command. */
   readonly instanceId: string | null;
-  readonly liveInstances: () => Promise<readonly string[]>;
+  /** Asked in the change's own transaction, so that nothing can fail any more once the change is durable. */
+  readonly liveInstances: (tx: Transaction) => Promise<readonly string[]>;
   readonly log: Log;
 }
 
@@ -89,21 +90,16 @@ export function createInvalidations(parts: InvalidationsParts): Invalidations {
     waiter.heard();
   }
 
-  async function settle(id: string, tags: readonly Tag[]): Promise<Effect> {
+  async function settle(id: string, tags: readonly Tag[], live: readonly string[]): Promise<Effect> {
     const startedAt = performance.now();
     const deadline = AbortSignal.timeout(ACKNOWLEDGE_WAIT_MS);
     apply(tags);
-    const waiter = waiters.get(id);
-    const acknowledged = waiter?.acknowledged ?? new Set<string>();
+    const acknowledged = waiters.get(id)?.acknowledged ?? new Set<string>();
     if (parts.instanceId !== null) acknowledged.add(parts.instanceId);
-    try {
-      const live = await parts.liveInstances();
-      const holds = () => live.filter((instance) => acknowledged.has(instance)).length;
-      while (holds() < live.length && !deadline.aborted) await nextAcknowledgement(id, deadline);
-      return { effectiveOn: holds(), of: live.length, ms: Math.ceil(performance.now() - startedAt) };
-    } finally {
-      waiters.delete(id);
-    }
+    const holds = () => live.filter((instance) => acknowledged.has(instance)).length;
+    while (holds() < live.length && !deadline.aborted) await nextAcknowledgement(id, deadline);
+    waiters.delete(id);
+    return { effectiveOn: holds(), of: live.length, ms: Math.ceil(performance.now() - startedAt) };
   }
 
   function nextAcknowledgement(id: string, deadline: AbortSignal): Promise<void> {
@@ -117,11 +113,12 @@ export function createInvalidations(parts: InvalidationsParts): Invalidations {
   return {
     async announce(tx, tags) {
       const id = randomUUID();
+      const live = await parts.liveInstances(tx);
+      await notify(tx, INVALIDATE_CHANNEL, JSON.stringify({ id, tags }));
       // Acknowledgements may arrive before the commit is reported to us, so they are collected from here on.
       waiters.set(id, { acknowledged: new Set(), heard: () => undefined });
       setTimeout(() => waiters.delete(id), 10 * ACKNOWLEDGE_WAIT_MS).unref();
-      await notify(tx, INVALIDATE_CHANNEL, JSON.stringify({ id, tags }));
-      return { apply: () => apply(tags), settle: () => settle(id, tags) };
+      return { apply: () => apply(tags), settle: () => settle(id, tags, live) };
     },
     channels: { [INVALIDATE_CHANNEL]: onInvalidate, [ACKNOWLEDGE_CHANNEL]: onAcknowledge },
   };

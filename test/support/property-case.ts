@@ -1,0 +1,180 @@
+// One case: an input and a caller, sent over every transport that offers the operation, and all that has to hold after.
+import assert from 'node:assert/strict';
+import type { Principal } from '../../src/kernel/context.ts';
+import type { Operation } from '../../src/kernel/operation.ts';
+import type { TestApplication } from './application.ts';
+import { type Fields, referencesIn, resolveReferences } from './operation-arbitraries.ts';
+import { type Answer, type Carrier, isFields, type Sending, type Style, unreadableCodes } from './property-answers.ts';
+import type { OperationTally } from './property-tally.ts';
+import type { Caller, World } from './property-world.ts';
+
+export interface Case {
+  readonly input: unknown;
+  readonly callerIndex: number;
+  readonly isCapable: boolean;
+  readonly style: Style;
+}
+
+export interface CaseParts {
+  readonly app: TestApplication;
+  readonly operation: Operation;
+  readonly world: World;
+  readonly carriers: readonly Carrier[];
+  readonly tally: OperationTally;
+  /** What `invoke` was given under a request id; undefined when it was not reached. */
+  readonly given: (requestId: string) => { readonly input: unknown } | undefined;
+  /** Whether `run` was reached under that request id. */
+  readonly ran: (requestId: string) => boolean;
+}
+
+/** Times that reads are asked again where their answers differ: a minute may end, or a window slide, between two of them. */
+const COMPARISONS_MAX = 3;
+
+interface Sent {
+  readonly sending: Sending;
+  readonly answer: Answer;
+}
+
+/** Makes the function that sends one case and asserts. */
+export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<void> {
+  const { app, operation, world, carriers, tally } = parts;
+  const capable = world.callers.filter((caller) => isCapable(operation, caller));
+  const others = world.callers.filter((caller) => !capable.includes(caller));
+  let state: Awaited<ReturnType<World['state']>> | undefined;
+
+  return async function runCase({ input: described, callerIndex, isCapable, style }) {
+    const choice = isCapable || others.length === 0 ? capable : others;
+    const caller = choice[callerIndex % choice.length];
+    assert.ok(caller !== undefined, 'somebody has to call');
+    const input = resolveReferences(described, world.lookUp);
+    const target = isFields(input) && typeof input['id'] === 'string' ? world.liveKey(input['id']) : undefined;
+    // Known to the cache beforehand, so that it is the revocation that ends it.
+    if (target !== undefined && !operation.readOnly) await app.bearer(target);
+    if (!operation.readOnly) state ??= await world.state();
+
+    const sent = await sendAll(input, caller, style, true);
+    const answers = sent.map(({ answer }) => answer);
+    const succeeded = answers.filter(({ code }) => code === 'ok');
+    for (const { text } of answers) assert.ok(!text.includes(world.foreignMark), "it shows another tenant's key");
+    if (referencesIn(described).some(({ kind, spelling }) => kind === 'foreignKey' && spelling === 'as it is')) {
+      assert.equal(succeeded.length, 0, "it works on another tenant's key");
+    }
+    if (style.raw === null) await assertAgreement(sent, input, caller, style);
+
+    if (operation.readOnly) return;
+    const after = await world.state();
+    if (succeeded.length === 0) assert.deepEqual(after, state, 'a refused write changed something');
+    state = after;
+    // Of changes only the last one still stands.
+    const standing = operation.name === 'keys.update' ? succeeded.slice(-1) : succeeded;
+    for (const answer of standing) if (caller.principal !== null) await assertEffect(answer, caller.principal);
+    if (operation.name === 'keys.revoke' && succeeded.length > 0 && isFields(input) && target !== undefined) {
+      await assert.rejects(app.bearer(target), { code: 'unauthenticated' }, 'a revoked key still works');
+      await world.replace(String(input['id']));
+      state = await world.state();
+    }
+  };
+
+  async function sendAll(input: unknown, caller: Caller, style: Style, isCounted: boolean): Promise<Sent[]> {
+    const sent: Sent[] = [];
+    for (const carrier of carriers) {
+      if (!operation.transports.includes(carrier.transport)) continue;
+      const sending = carrier.carry(operation, input, caller, style);
+      if (typeof sending === 'string') {
+        if (isCounted) tally.leftOut(carrier.transport, sending);
+        continue;
+      }
+      const answer = await sending.send();
+      const ran = parts.ran(answer.requestId);
+      tally.answered(answer, caller, ran);
+      if (isCounted) tally.sent(answer, ran);
+      const given = parts.given(answer.requestId);
+      if (given !== undefined && sending.expected !== undefined) {
+        assert.deepEqual(given.input, sending.expected, `${carrier.transport} handed on another input than it was sent`);
+      }
+      sent.push({ sending, answer });
+    }
+    return sent;
+  }
+
+  /** Whoever was given the same input has to answer the same. A read may be asked again: time passes between two calls. */
+  async function assertAgreement(first: readonly Sent[], input: unknown, caller: Caller, style: Style): Promise<void> {
+    let sent = first;
+    for (let comparison = 1; ; comparison += 1) {
+      const difference = findDifference(sent, caller);
+      if (difference === null) break;
+      assert.ok(operation.readOnly && comparison < COMPARISONS_MAX, difference);
+      sent = await sendAll(input, caller, style, false);
+    }
+    tally.compared(comparable(first).flat().length);
+  }
+
+  function findDifference(sent: readonly Sent[], caller: Caller): string | null {
+    for (const [one, other] of comparable(sent)) {
+      if (one === undefined || other === undefined) continue;
+      const difference = differenceOf(operation, caller, one.answer, other.answer);
+      if (difference !== null) return difference;
+    }
+    return null;
+  }
+
+  /** What was answered has to be what is kept, and a key that was given has to work. */
+  async function assertEffect({ output }: Answer, principal: Principal): Promise<void> {
+    if (!isFields(output) || (operation.name !== 'keys.create' && operation.name !== 'keys.update')) return;
+    const { key, updatedAt: _one, lastUsedAt: _two, ...shown } = output;
+    const kept = await app.output<Fields>('keys.get', principal, { id: output['id'] });
+    assert.deepEqual(Object.fromEntries(Object.keys(shown).map((name) => [name, kept[name]])), shown);
+    if (typeof key === 'string') assert.equal((await app.bearer(key)).key?.id, output['id'], 'a new key does not work');
+  }
+}
+
+/** Whether the caller is let through to `run` by all that does not depend on its input. */
+function isCapable(operation: Operation, { principal, exhausted }: Caller): boolean {
+  if (principal === null || (exhausted && operation.cost > 0)) return false;
+  if (operation.callers !== undefined && !operation.callers.includes(principal.kind)) return false;
+  return operation.permission === null || principal.permissions.has(operation.permission);
+}
+
+/** Pairs of messages that carried the same input. */
+function comparable(sent: readonly Sent[]): (readonly [Sent, Sent])[] {
+  return sent.flatMap((one, index) =>
+    sent
+      .slice(index + 1)
+      .filter((other) => sameInput(one.sending.expected, other.sending.expected))
+      .map((other) => [one, other] as const),
+  );
+}
+
+/** A query holds numbers as text where a command line holds numbers. */
+function sameInput(one: Fields | undefined, other: Fields | undefined): boolean {
+  if (one === undefined || other === undefined) return false;
+  const text = (fields: Fields) =>
+    JSON.stringify(Object.entries(fields).map(([name, value]) => [name, typeof value === 'number' ? String(value) : value]).sort());
+  return text(one) === text(other);
+}
+
+function differenceOf(operation: Operation, caller: Caller, one: Answer, other: Answer): string | null {
+  const what = `${one.transport} answers ${one.code}, ${other.transport} ${other.code}`;
+  const codes = [one.code, other.code];
+  // A tool that the caller may not use does not exist for it, and an owner in a hurry is let through once a minute.
+  if (codes.includes('protocol')) return isCapable(operation, { ...caller, exhausted: false }) ? what : null;
+  if (codes.some((code) => unreadableCodes.includes(code))) return codes.includes('ok') ? what : null;
+  if (caller.exhausted && codes.every((code) => code === 'ok' || code === 'rate_limited')) return null;
+  if (one.code !== other.code) return what;
+  const issues = [one, other].map(({ problem }) => JSON.stringify(problem?.['issues']));
+  if (one.problem !== undefined && other.problem !== undefined && issues[0] !== issues[1]) return `${what}: ${issues.join(', ')}`;
+  if (one.output === undefined || other.output === undefined) return null;
+  const outputs = [one, other].map(({ output }) => JSON.stringify(settled(operation, output)));
+  return outputs[0] === outputs[1] ? null : `${what}, with different outputs: ${outputs.join(' and ')}`;
+}
+
+/** An output without the fields in which two calls may differ. */
+function settled(operation: Operation, value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => settled(operation, item));
+  if (!isFields(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([name]) => operation.volatile?.includes(name) !== true)
+      .map(([name, item]) => [name, settled(operation, item)]),
+  );
+}
