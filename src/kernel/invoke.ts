@@ -21,8 +21,11 @@ export type AdmissionDecision =
 /** Rate limits and quota: decides whether a call may cost what it costs, all limits or none. */
 export interface Admission {
   admit(principal: Principal, cost: number): AdmissionDecision | Promise<AdmissionDecision>;
-  /** Gives quota back for an admitted call that failed. The rate window keeps it: the attempt was made. */
-  refund(principal: Principal, cost: number): void;
+  /**
+   * Gives quota back for a call that was admitted at that moment (Unix milliseconds) and failed, in the month it was taken
+   * from. The rate window keeps it: the attempt was made.
+   */
+  refund(principal: Principal, cost: number, admittedAtMs: number): void;
 }
 
 /** One metered call, as the usage table keeps it. */
@@ -60,7 +63,7 @@ export interface AuditTrail {
 }
 
 export interface InvokeParts {
-  readonly database: Database;
+  readonly database: Pick<Database, 'write'>;
   readonly admission: Admission;
   readonly meter: Meter;
   readonly audit: AuditTrail;
@@ -100,6 +103,7 @@ export function createInvoke(parts: InvokeParts): Invoke {
 
     let outcome: Outcome;
     let admitted = false;
+    const admittedAtMs = parts.wallClockMs();
     try {
       const pending = parts.admission.admit(call.principal, operation.cost);
       const decision = pending instanceof Promise ? await pending : pending;
@@ -110,7 +114,7 @@ export function createInvoke(parts: InvokeParts): Invoke {
     } catch (thrown) {
       outcome = { ok: false, error: toAppError(thrown), limits: NO_LIMITS };
     }
-    if (admitted && !outcome.ok) parts.admission.refund(call.principal, operation.cost);
+    if (admitted && !outcome.ok) parts.admission.refund(call.principal, operation.cost, admittedAtMs);
     parts.meter.record({
       createdAtMs: parts.wallClockMs(),
       principal: call.principal,
@@ -190,6 +194,8 @@ async function runWrite(parts: InvokeParts, operation: Operation, call: Call, in
     const work: (() => Promise<void> | void)[] = [];
     const context: Context = { ...call, tx, audit: {}, afterCommit: (item) => void work.push(item) };
     const result = await operation.run(context, input);
+    // What cannot be answered is not kept either.
+    operation.output.parse(result);
     await parts.audit.append(tx, { ...context.audit, call, ...audit, outcome: 'succeeded', errorCode: null });
     return [result, work] as const;
   });

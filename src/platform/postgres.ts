@@ -26,12 +26,26 @@ export interface Database {
   write<T>(tenant: Tenant, work: (tx: Transaction) => Promise<T>): Promise<T>;
   /** Transaction with no tenant: sees no tenant's rows, for the definer functions that cross tenants. */
   call<T>(work: (tx: Transaction) => Promise<T>): Promise<T>;
+  /**
+   * One definer function called with no tenant, from begin to commit in a single round trip: for what every call waits
+   * on, and for batches whose transmission a busy process could stretch beyond the statement timeout.
+   */
+  callFunction<Row>(name: DefinerFunction, argument: DefinerArgument): Promise<Row[]>;
   /** Connections open, idle, and callers waiting for one. */
   stats(): { total: number; idle: number; waiting: number; max: number };
   close(): Promise<void>;
 }
 
 export type Transaction = Kysely<DB>;
+
+/** Functions with one argument that cross tenants; see migrations/010_create_functions.sql. */
+export type DefinerFunction = 'find_api_key' | 'record_usage';
+
+/** The argument as PostgreSQL writes it; it is quoted here. */
+export interface DefinerArgument {
+  readonly type: 'bytea' | 'json';
+  readonly text: string;
+}
 
 /** Whose rows a transaction sees: the owner's, and the person's own. */
 export interface Tenant {
@@ -103,6 +117,22 @@ export function openDatabase(options: DatabaseOptions): Database {
     });
   }
 
+  async function onceInOneRoundTrip<Row>(name: DefinerFunction, argument: DefinerArgument): Promise<Row[]> {
+    const lease = await leaseConnection(pool);
+    try {
+      const call = `SELECT * FROM ${name}(${pg.escapeLiteral(argument.text)}::${argument.type})`;
+      const text = `${beginning('READ WRITE', null)}; ${call}; COMMIT`;
+      const results = await lease.query(text).catch(standbyIsUnavailable);
+      // One result a statement: that of the call stands before that of COMMIT.
+      return (results as unknown as pg.QueryResult[]).at(-2)?.rows as Row[];
+    } catch (error) {
+      await lease.query('ROLLBACK').catch(() => undefined);
+      throw error;
+    } finally {
+      lease.release();
+    }
+  }
+
   let makingPartitions: Promise<unknown> | undefined;
   /** Makes the months around now, where they are missing; calls at the same time share one run. */
   function makePartitions(): Promise<unknown> {
@@ -114,13 +144,17 @@ export function openDatabase(options: DatabaseOptions): Database {
     return makingPartitions;
   }
 
-  async function transaction<T>(mode: Mode, tenant: Tenant | null, work: (tx: Transaction) => Promise<T>) {
+  function transaction<T>(mode: Mode, tenant: Tenant | null, work: (tx: Transaction) => Promise<T>): Promise<T> {
     const begin = beginning(mode, tenant);
+    return retried(() => once(begin, work));
+  }
+
+  async function retried<T>(run: () => Promise<T>): Promise<T> {
     const startedAt = performance.now();
     let madePartitions = false;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const result = await once(begin, work);
+        const result = await run();
         options.observe?.({ ms: performance.now() - startedAt, failed: false, attempts: attempt });
         return result;
       } catch (thrown) {
@@ -151,6 +185,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     read: (tenant, work) => transaction('READ ONLY', tenant, work),
     write: (tenant, work) => transaction('READ WRITE', tenant, work),
     call: (work) => transaction('READ WRITE', null, work),
+    callFunction: (name, argument) => retried(() => onceInOneRoundTrip(name, argument)),
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: options.poolMax }),
     close() {
       closing ??= pool.end();
@@ -185,42 +220,43 @@ function standbyIsUnavailable(error: unknown): never {
   throw sqlState(error) === '0A000' ? new DatabaseUnavailableError(error) : error;
 }
 
+/** The pool as Kysely takes it. */
+function leasingPool(pool: pg.Pool): pg.Pool {
+  return { connect: () => leaseConnection(pool), end: () => pool.end() } as unknown as pg.Pool;
+}
+
 /**
- * The pool as Kysely takes it, with two differences. A connection on which a query failed for any reason but an answer
- * of the server is in an unknown state, so it refuses further queries and is destroyed instead of being reused. And one
- * that dies while leased is listened to: its error would otherwise end the process.
+ * A connection of the pool, with two differences. One on which a query failed for any reason but an answer of the server
+ * is in an unknown state, so it refuses further queries and is destroyed instead of being reused. And one that dies while
+ * leased is listened to: its error would otherwise end the process.
  */
-function leasingPool(pool: pg.Pool) {
+async function leaseConnection(pool: pg.Pool) {
+  const client = await pool.connect().catch((error: unknown) => {
+    // Also where the server answers no: a password or database name that is wrong now may be mended without us.
+    throw new DatabaseUnavailableError(error);
+  });
+  let broken: Error | undefined;
+  const onError = (error: Error) => {
+    broken ??= new DatabaseUnavailableError(error);
+  };
+  client.on('error', onError);
   return {
-    async connect() {
-      const client = await pool.connect().catch((error: unknown) => {
-        throw error instanceof pg.DatabaseError ? error : new DatabaseUnavailableError(error);
-      });
-      let broken: Error | undefined;
-      const onError = (error: Error) => {
-        broken ??= new DatabaseUnavailableError(error);
-      };
-      client.on('error', onError);
-      return {
-        async query(...args: unknown[]) {
-          if (broken !== undefined) throw broken;
-          try {
-            return await Reflect.apply(client.query as (...args: unknown[]) => Promise<never>, client, args);
-          } catch (error) {
-            if (error instanceof pg.DatabaseError) {
-              if (endsConnection(error)) broken = new DatabaseUnavailableError(error);
-              throw error;
-            }
-            broken = isConnectionLoss(error) || !(error instanceof Error) ? new DatabaseUnavailableError(error) : error;
-            throw broken;
-          }
-        },
-        release() {
-          client.off('error', onError);
-          client.release(broken);
-        },
-      };
+    async query(...args: unknown[]): Promise<pg.QueryResult> {
+      if (broken !== undefined) throw broken;
+      try {
+        return await Reflect.apply(client.query as (...args: unknown[]) => Promise<pg.QueryResult>, client, args);
+      } catch (error) {
+        if (error instanceof pg.DatabaseError) {
+          if (endsConnection(error)) broken = new DatabaseUnavailableError(error);
+          throw error;
+        }
+        broken = isConnectionLoss(error) || !(error instanceof Error) ? new DatabaseUnavailableError(error) : error;
+        throw broken;
+      }
     },
-    end: () => pool.end(),
-  } as unknown as pg.Pool;
+    release() {
+      client.off('error', onError);
+      client.release(broken);
+    },
+  };
 }

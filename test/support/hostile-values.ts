@@ -96,19 +96,22 @@ const texts = [
 
 const numbers = [0, -0, 1, -1, 0.5, 1e-7, 1e21, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 53), Number.MAX_VALUE, 5e-324];
 
+/** Any UTF-16 there is, half surrogate pairs included. */
+const anyCharacters = fc.array(fc.nat(0xffff), { maxLength: 50 }).map((codes) => String.fromCharCode(...codes));
+
 /** Any JSON value, those first that are known for trouble. */
 export const hostileValues: fc.Arbitrary<unknown> = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom<unknown>(null, true, false, [], {}, [null], [[]], ['a', 'a']) },
   { weight: 6, arbitrary: fc.constantFrom<unknown>(...texts) },
   { weight: 3, arbitrary: fc.constantFrom<unknown>(...numbers) },
-  { weight: 2, arbitrary: fc.string({ unit: 'binary', maxLength: 50 }) },
+  { weight: 2, arbitrary: anyCharacters },
   { weight: 2, arbitrary: fc.jsonValue() },
   {
     weight: 1,
     arbitrary: fc.constantFrom<unknown>(
       { toString: 1, valueOf: 2, toJSON: 3 },
       { length: -1 },
-      { then: 'x' },
+      JSON.parse('{"then":"x"}'),
       { $gt: '' },
       JSON.parse('{"__proto__":{"admin":true}}'),
       { constructor: { prototype: { admin: true } } },
@@ -161,15 +164,15 @@ export const damaged: fc.Arbitrary<(value: unknown) => unknown> = fc.constantFro
   (value: unknown) => [value],
   (value: unknown) => [value, value],
   (value: unknown) => ({ value }),
-  (value: unknown) => (typeof value === 'string' ? ` ${value}` : String(value)),
-  (value: unknown) => (typeof value === 'string' ? `${value}\n` : Number(value) + 0.5 || 0.5),
+  (value: unknown) => (typeof value === 'string' ? ` ${value}` : JSON.stringify(value)),
+  (value: unknown) => (typeof value === 'string' ? `${value}\n` : typeof value === 'number' ? value + 0.5 : 0.5),
   (value: unknown) => (typeof value === 'string' ? value.repeat(2) : value),
-  (value: unknown) => (typeof value === 'string' ? value.slice(1) : JSON.stringify(value) ?? null),
+  (value: unknown) => (typeof value === 'string' ? value.slice(1) : JSON.stringify([value])),
   (value: unknown) => (typeof value === 'string' ? `${value}\u0000` : null),
   (value: unknown) => (typeof value === 'string' ? value.split('') : [[value]]),
   (value: unknown) => (typeof value === 'string' ? value.toUpperCase().replace('S', 'ſ') : false),
-  (value: unknown) => (Array.isArray(value) ? [...value, ...value] : value ?? ''),
-  (value: unknown) => (Array.isArray(value) ? value.join(',') : value ?? 0),
+  (value: unknown) => (Array.isArray(value) ? [...value, ...value] : ''),
+  (value: unknown) => (Array.isArray(value) ? value.map((item) => JSON.stringify(item)).join(',') : 0),
 );
 
 function nested(levels: number): unknown {

@@ -44,7 +44,7 @@ interface Schema {
 export type Fields = Readonly<Record<string, unknown>>;
 
 /** Shares of the inputs by how they are made; hostile callers and full limits take their part of the acceptable ones. */
-const WEIGHTS = { acceptable: 12, mutated: 7, noObject: 1 };
+const WEIGHTS = { acceptable: 13, mutated: 6, noObject: 1 };
 
 /** Where a schema names no bound. */
 const TEXT_LENGTH_MAX = 64;
@@ -117,11 +117,11 @@ const someCase = (text: string) =>
 /** Values that mean something, by the name of their field: what the schema alone cannot tell. */
 const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   symbol: fc.oneof(
-    { weight: 9, arbitrary: fc.constantFrom(...assets.map(({ symbol }) => symbol)).chain(someCase) },
+    { weight: 12, arbitrary: fc.constantFrom(...assets.map(({ symbol }) => symbol)).chain(someCase) },
     { weight: 1, arbitrary: fc.stringMatching(/^[A-Za-z0-9:_.-]{1,32}$/) },
   ),
   currency: fc.oneof(
-    { weight: 9, arbitrary: fc.constantFrom(...currencies).chain(someCase) },
+    { weight: 12, arbitrary: fc.constantFrom(...currencies).chain(someCase) },
     { weight: 1, arbitrary: fc.stringMatching(/^[A-Za-z]{3}$/) },
   ),
   query: fc.oneof(
@@ -199,9 +199,11 @@ type Mutation = (input: Fields) => Fields;
 /** Ways to spoil an input: fields of the schema set, bent, left out or doubled, and fields it does not know. */
 function mutationsOf(properties: Readonly<Record<string, Schema>>): fc.Arbitrary<Mutation> {
   const names = Object.keys(properties);
-  const unknown = fc
-    .tuple(fc.oneof(fc.constantFrom(...oddNames), hostileNames), hostileValues)
-    .map(([name, value]): Mutation => (input) => withField(input, name, value));
+  const unknown = fc.tuple(fc.oneof(fc.constantFrom(...oddNames), hostileNames), hostileValues).map(
+    ([name, value]): Mutation =>
+      (input) =>
+        withField(input, name, value),
+  );
   if (names.length === 0) return unknown;
 
   const name = fc.constantFrom(...names);
@@ -211,13 +213,23 @@ function mutationsOf(properties: Readonly<Record<string, Schema>>): fc.Arbitrary
     { weight: 16, arbitrary: set(hostileValues) },
     { weight: 1, arbitrary: set(oversizedValues) },
     { weight: 12, arbitrary: fc.tuple(name, damaged).map(([at, damage]) => setting(at, damage)) },
-    { weight: 8, arbitrary: name.chain((at) => atTheEdge(properties[at] ?? {}).map((value) => setting(at, () => value))) },
-    { weight: 4, arbitrary: name.map((at): Mutation => ({ [at]: _left, ...rest }) => rest) },
+    {
+      weight: 8,
+      arbitrary: name.chain((at) => atTheEdge(properties[at] ?? {}).map((value) => setting(at, () => value))),
+    },
+    {
+      weight: 4,
+      arbitrary: name.map(
+        (at): Mutation =>
+          ({ [at]: _left, ...rest }) =>
+            rest,
+      ),
+    },
   );
 }
 
 function setting(name: string, change: (value: unknown) => unknown): Mutation {
-  return (input) => withField(input, name, change(input[name]));
+  return (input) => withField(input, name, change(input[name] ?? null));
 }
 
 /** A computed name makes a field of its own even of `__proto__`. */
@@ -237,7 +249,15 @@ function atTheEdge(schema: Schema): fc.Arbitrary<unknown> {
     );
   }
   if (minimum !== undefined && maximum !== undefined) {
-    return fc.constantFrom<unknown>(minimum, minimum - 1, maximum, maximum + 1, maximum - 0.5, String(maximum), -maximum);
+    return fc.constantFrom<unknown>(
+      minimum,
+      minimum - 1,
+      maximum,
+      maximum + 1,
+      maximum - 0.5,
+      String(maximum),
+      -maximum,
+    );
   }
   return fc.constantFrom(
     'a'.repeat(minLength ?? 1),

@@ -1,16 +1,26 @@
 // One case: an input and a caller, sent over every transport that offers the operation, and all that has to hold after.
 import assert from 'node:assert/strict';
+import { isDeepStrictEqual } from 'node:util';
 import type { Principal } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import type { TestApplication } from './application.ts';
 import { type Fields, referencesIn, resolveReferences } from './operation-arbitraries.ts';
-import { type Answer, type Carrier, isFields, type Sending, type Style, unreadableCodes } from './property-answers.ts';
+import {
+  type Answer,
+  asText,
+  type Carrier,
+  isFields,
+  type Sending,
+  type Style,
+  unreadableCodes,
+} from './property-answers.ts';
 import type { OperationTally } from './property-tally.ts';
 import type { Caller, World } from './property-world.ts';
 
 export interface Case {
   readonly input: unknown;
   readonly callerIndex: number;
+  /** Whether the caller is one that is let through to `run`. */
   readonly isCapable: boolean;
   readonly style: Style;
 }
@@ -42,15 +52,17 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
   const others = world.callers.filter((caller) => !capable.includes(caller));
   let state: Awaited<ReturnType<World['state']>> | undefined;
 
-  return async function runCase({ input: described, callerIndex, isCapable, style }) {
-    const choice = isCapable || others.length === 0 ? capable : others;
+  return async function runCase({ input: described, callerIndex, isCapable: isLetThrough, style }) {
+    const choice = isLetThrough || others.length === 0 ? capable : others;
     const caller = choice[callerIndex % choice.length];
     assert.ok(caller !== undefined, 'somebody has to call');
     const input = resolveReferences(described, world.lookUp);
     const target = isFields(input) && typeof input['id'] === 'string' ? world.liveKey(input['id']) : undefined;
     // Known to the cache beforehand, so that it is the revocation that ends it.
-    if (target !== undefined && !operation.readOnly) await app.bearer(target);
-    if (!operation.readOnly) state ??= await world.state();
+    if (target !== undefined && operation.name === 'keys.revoke') await app.bearer(target);
+    const before = operation.readOnly ? undefined : (state ?? (await world.state()));
+    // Known again only once the case has come out well.
+    state = undefined;
 
     const sent = await sendAll(input, caller, style, true);
     const answers = sent.map(({ answer }) => answer);
@@ -63,16 +75,18 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
 
     if (operation.readOnly) return;
     const after = await world.state();
-    if (succeeded.length === 0) assert.deepEqual(after, state, 'a refused write changed something');
-    state = after;
+    if (succeeded.length === 0) assert.deepEqual(after, before, 'a refused write changed something');
+    const made = operation.name === 'keys.create' ? succeeded.length : 0;
+    assert.equal(after.keys, (before?.keys ?? 0) + made, 'keys were made that no answer tells of');
     // Of changes only the last one still stands.
     const standing = operation.name === 'keys.update' ? succeeded.slice(-1) : succeeded;
     for (const answer of standing) if (caller.principal !== null) await assertEffect(answer, caller.principal);
     if (operation.name === 'keys.revoke' && succeeded.length > 0 && isFields(input) && target !== undefined) {
       await assert.rejects(app.bearer(target), { code: 'unauthenticated' }, 'a revoked key still works');
       await world.replace(String(input['id']));
-      state = await world.state();
+      return;
     }
+    state = after;
   };
 
   async function sendAll(input: unknown, caller: Caller, style: Style, isCounted: boolean): Promise<Sent[]> {
@@ -90,7 +104,11 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
       if (isCounted) tally.sent(answer, ran);
       const given = parts.given(answer.requestId);
       if (given !== undefined && sending.expected !== undefined) {
-        assert.deepEqual(given.input, sending.expected, `${carrier.transport} handed on another input than it was sent`);
+        assert.deepEqual(
+          given.input,
+          sending.expected,
+          `${carrier.transport} handed on another input than it was sent`,
+        );
       }
       sent.push({ sending, answer });
     }
@@ -106,11 +124,11 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
       assert.ok(operation.readOnly && comparison < COMPARISONS_MAX, difference);
       sent = await sendAll(input, caller, style, false);
     }
-    tally.compared(comparable(first).flat().length);
+    tally.compared(comparable(operation, first).flat().length);
   }
 
   function findDifference(sent: readonly Sent[], caller: Caller): string | null {
-    for (const [one, other] of comparable(sent)) {
+    for (const [one, other] of comparable(operation, sent)) {
       if (one === undefined || other === undefined) continue;
       const difference = differenceOf(operation, caller, one.answer, other.answer);
       if (difference !== null) return difference;
@@ -136,33 +154,35 @@ function isCapable(operation: Operation, { principal, exhausted }: Caller): bool
 }
 
 /** Pairs of messages that carried the same input. */
-function comparable(sent: readonly Sent[]): (readonly [Sent, Sent])[] {
+function comparable(operation: Operation, sent: readonly Sent[]): (readonly [Sent, Sent])[] {
   return sent.flatMap((one, index) =>
     sent
       .slice(index + 1)
-      .filter((other) => sameInput(one.sending.expected, other.sending.expected))
+      .filter((other) => sameInput(operation, one.sending.expected, other.sending.expected))
       .map((other) => [one, other] as const),
   );
 }
 
 /** A query holds numbers as text where a command line holds numbers. */
-function sameInput(one: Fields | undefined, other: Fields | undefined): boolean {
+function sameInput({ route }: Operation, one: Fields | undefined, other: Fields | undefined): boolean {
   if (one === undefined || other === undefined) return false;
-  const text = (fields: Fields) =>
-    JSON.stringify(Object.entries(fields).map(([name, value]) => [name, typeof value === 'number' ? String(value) : value]).sort());
-  return text(one) === text(other);
+  if (route.method === 'POST' || route.method === 'PATCH') return isDeepStrictEqual(one, other);
+  const inWords = (fields: Fields) =>
+    Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, asText(value)]));
+  return isDeepStrictEqual(inWords(one), inWords(other));
 }
 
 function differenceOf(operation: Operation, caller: Caller, one: Answer, other: Answer): string | null {
   const what = `${one.transport} answers ${one.code}, ${other.transport} ${other.code}`;
   const codes = [one.code, other.code];
+  if (codes.some((code) => unreadableCodes.includes(code))) return codes.includes('ok') ? what : null;
   // A tool that the caller may not use does not exist for it, and an owner in a hurry is let through once a minute.
   if (codes.includes('protocol')) return isCapable(operation, { ...caller, exhausted: false }) ? what : null;
-  if (codes.some((code) => unreadableCodes.includes(code))) return codes.includes('ok') ? what : null;
   if (caller.exhausted && codes.every((code) => code === 'ok' || code === 'rate_limited')) return null;
   if (one.code !== other.code) return what;
   const issues = [one, other].map(({ problem }) => JSON.stringify(problem?.['issues']));
-  if (one.problem !== undefined && other.problem !== undefined && issues[0] !== issues[1]) return `${what}: ${issues.join(', ')}`;
+  if (one.problem !== undefined && other.problem !== undefined && issues[0] !== issues[1])
+    return `${what}: ${issues.join(', ')}`;
   if (one.output === undefined || other.output === undefined) return null;
   const outputs = [one, other].map(({ output }) => JSON.stringify(settled(operation, output)));
   return outputs[0] === outputs[1] ? null : `${what}, with different outputs: ${outputs.join(' and ')}`;

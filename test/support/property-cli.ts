@@ -6,7 +6,15 @@ import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
 import type { CliParts } from '../../src/transports/cli/program.ts';
 import { runCli } from '../../src/transports/cli/program.ts';
 import type { Fields } from './operation-arbitraries.ts';
-import { type Answer, asText, assertOutput, assertProblem, type Carrier, isFields, type Style } from './property-answers.ts';
+import {
+  type Answer,
+  assertOutput,
+  assertProblem,
+  asText,
+  type Carrier,
+  isFields,
+  type Style,
+} from './property-answers.ts';
 import type { Caller } from './property-world.ts';
 
 export interface CliCarrierParts {
@@ -16,13 +24,21 @@ export interface CliCarrierParts {
 
 /** Runs command lines in this process, as `main/cli.ts` does, with the callers of the cases for people. */
 export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
-  async function send(operation: Operation, words: readonly string[], caller: Caller, isJson: boolean): Promise<Answer> {
+  // Describing them all anew takes longer than the rest of a command; those of one noun are enough to tell apart.
+  const ofOneNoun = Map.groupBy(operations, ({ name }) => nounOf(name));
+
+  async function send(
+    operation: Operation,
+    words: readonly string[],
+    caller: Caller,
+    isJson: boolean,
+  ): Promise<Answer> {
     const said = { stdout: '', stderr: '' };
     let requestId = '';
     const parts: CliParts = {
       version: '0.0.0',
       actions: {} as CliParts['actions'],
-      loadOperations: () => Promise.resolve(operations),
+      loadOperations: () => Promise.resolve(ofOneNoun.get(nounOf(operation.name)) ?? []),
       async call(request, answer) {
         requestId = request.requestId;
         assert.equal(request.operation.name, operation.name);
@@ -72,9 +88,16 @@ export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
         return { expected, send: () => send(operation, [...before, ...words], caller, style.json) };
       }
       const variant = variants[style.raw % variants.length];
-      return { expected: undefined, send: () => send(operation, variant?.(before, line.words) ?? before, caller, style.json) };
+      return {
+        expected: undefined,
+        send: () => send(operation, variant?.(before, line.words) ?? before, caller, style.json),
+      };
     },
   };
+}
+
+function nounOf(operationName: string): string {
+  return operationName.split('.', 1)[0] ?? '';
 }
 
 function callOf(caller: Caller, request: { user: string; org: string | undefined; requestId: string }): Call {
@@ -122,7 +145,8 @@ function toWords(
       expected[name] = asText(value);
     } else {
       const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-      const texts = Array.isArray(value) && typesOf(property).includes('array') ? listTexts(value, spaced) : [asText(value)];
+      const texts =
+        Array.isArray(value) && typesOf(property).includes('array') ? listTexts(value, spaced) : [asText(value)];
       for (const text of texts) flags.push(...(spaced ? [flag, text] : [`${flag}=${text}`]));
       expected[name] = readBack(typesOf(property), texts);
     }

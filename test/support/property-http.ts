@@ -5,7 +5,7 @@ import type { ErrorCode } from '../../src/kernel/errors.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import type { OpenApiDocument } from '../../src/transports/http/openapi.ts';
 import type { Fields } from './operation-arbitraries.ts';
-import { type Answer, asText, assertOutput, assertProblem, type Carrier, isFields } from './property-answers.ts';
+import { type Answer, assertOutput, assertProblem, asText, type Carrier, isFields } from './property-answers.ts';
 
 interface Request {
   readonly method: Operation['route']['method'];
@@ -30,6 +30,11 @@ export async function httpCarrier(server: FastifyInstance): Promise<Carrier> {
     assert.ok(allowed !== undefined, `not declared: ${what}`);
     const { body: text } = answer;
     const value: unknown = JSON.parse(text);
+    const named = (name: string) => answer.headers[name] !== undefined;
+    const isDecided = allowed === 'success' || status === 402 || status === 429;
+    assert.equal(named('ratelimit'), operation.cost > 0 && isDecided, 'limits are told where they were asked');
+    assert.equal(named('www-authenticate'), status === 401);
+    assert.equal(named('retry-after'), status === 429);
     if (allowed === 'success') {
       assert.equal(answer.headers['content-type'], 'application/json');
       assertOutput(operation, value);

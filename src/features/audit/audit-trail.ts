@@ -6,6 +6,10 @@ import type { Database, Transaction } from '../../platform/postgres.ts';
 /** Rows for refused and failed writes that one owner may cause a minute: enough to see an attack, too few to fill a disk. */
 export const REFUSALS_PER_MINUTE_MAX = 30;
 const MINUTE_MS = 60_000;
+/** What the table takes; what a caller says of itself must never stop its write. */
+const USER_AGENT_LENGTH_MAX = 512;
+/** Interface of a link-local IPv6 address (`fe80::1%eth0`), which PostgreSQL does not keep. */
+const ZONE = /%.*$/;
 /** Owners counted at once; beyond it the counting starts over, which only makes the bound laxer for a minute. */
 const OWNERS_COUNTED_MAX = 10_000;
 
@@ -51,8 +55,8 @@ export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
         outcome: entry.outcome,
         error_code: entry.errorCode,
         request_id: call.requestId,
-        ip_address: call.ipAddress,
-        user_agent: call.userAgent,
+        ip_address: call.ipAddress?.replace(ZONE, '') ?? null,
+        user_agent: call.userAgent?.slice(0, USER_AGENT_LENGTH_MAX) ?? null,
         changes: entry.changes === undefined ? null : JSON.stringify(entry.changes),
       })
       .execute();

@@ -5,7 +5,6 @@ import { startApplication, type TestApplication, testSecrets } from '../../../te
 import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
 import { AppError, toProblem } from '../../kernel/errors.ts';
 import { generateKey } from '../../lib/key-format.ts';
-import type { Database } from '../../platform/postgres.ts';
 import { createKeyAuthenticator, createPrincipalCache } from './index.ts';
 
 let cluster: TestCluster;
@@ -31,16 +30,15 @@ async function makeKey(application = iora): Promise<{ id: string; key: string; o
 
 /** The application's own parts put together anew, so that questions to the database can be counted. */
 function counting() {
-  const { app, secrets } = iora;
+  const { secrets } = iora;
   const count = { transactions: 0, touched: [] as string[] };
-  const counted =
-    <Work extends unknown[], T>(method: (...work: Work) => T) =>
-    (...work: Work) => {
+  // Each method of the pool is one transaction.
+  const wrapped = new Proxy(iora.app.database, {
+    get(real, name) {
       count.transactions += 1;
-      return method(...work);
-    };
-  const real = app.database;
-  const wrapped: Database = { ...real, call: counted(real.call), read: counted(real.read), write: counted(real.write) };
+      return Reflect.get(real, name);
+    },
+  });
   const authenticate = createKeyAuthenticator({
     database: wrapped,
     peppers: secrets.peppers,

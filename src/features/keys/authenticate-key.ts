@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto';
-import { sql } from 'kysely';
 import type { OrganizationRole, Permission, Principal } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { parseKey } from '../../lib/key-format.ts';
@@ -73,27 +72,26 @@ const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
 
 async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
   const [newest] = parts.peppers;
-  const found = await parts.database.call(async (tx) => {
-    for (const pepper of parts.peppers) {
-      const { rows } = await sql<FoundKey>`select * from find_api_key(${hashKey(key, pepper.secret)})`.execute(tx);
-      if (rows[0] !== undefined) return { row: rows[0], pepper };
+  for (const pepper of parts.peppers) {
+    const [row] = await parts.database.callFunction<FoundKey>('find_api_key', {
+      type: 'bytea',
+      text: `\\x${hashKey(key, pepper.secret).toString('hex')}`,
+    });
+    if (row === undefined) continue;
+    // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
+    if (pepper !== newest) {
+      await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
+        tx
+          .updateTable('api_keys')
+          .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
+          .where('id', '=', row.secret_id)
+          .where('owner_id', '=', row.owner_id)
+          .execute(),
+      );
     }
-    return undefined;
-  });
-  if (found === undefined) return UNKNOWN;
-  const { row, pepper } = found;
-  // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
-  if (pepper !== newest) {
-    await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
-      tx
-        .updateTable('api_keys')
-        .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
-        .where('id', '=', row.secret_id)
-        .where('owner_id', '=', row.owner_id)
-        .execute(),
-    );
+    return toLoaded(row);
   }
-  return toLoaded(row);
+  return UNKNOWN;
 }
 
 function toLoaded(row: FoundKey): Loaded {

@@ -19,6 +19,7 @@ export const getKey = (parts: KeysParts) =>
     input: z.strictObject({ id: keyIdSchema }),
     output: keySchema,
     answer: 'json',
+    volatile: ['lastUsedAt'],
     idempotent: true,
     readOnly: true,
     example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77' },

@@ -16,7 +16,8 @@ export const nameSchema = z
   .string()
   .min(1)
   .max(100)
-  .regex(/^[^\p{Cc}]*[^\p{Cc}\s][^\p{Cc}]*$/u, 'must hold something visible and no control characters')
+  // Looked through twice at most, whatever the length: one expression for both demands would take its square.
+  .regex(/^(?=[^\p{Cc}]*\S)[^\p{Cc}]+$/u, 'must hold something visible and no control characters')
   // PostgreSQL keeps no half of a surrogate pair.
   .refine((name) => name.isWellFormed(), 'must be well-formed Unicode');
 

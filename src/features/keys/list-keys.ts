@@ -18,7 +18,7 @@ export const listKeys = (parts: KeysParts) =>
     input: z.strictObject(pageInput),
     output: pageOf(keySchema),
     answer: 'page',
-    volatile: ['nextCursor'],
+    volatile: ['lastUsedAt'],
     idempotent: true,
     readOnly: true,
     example: { limit: 10 },

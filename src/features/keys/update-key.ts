@@ -39,7 +39,7 @@ export const updateKey = (parts: KeysParts) =>
     input,
     output: keySchema,
     answer: 'json',
-    volatile: ['updatedAt'],
+    volatile: ['updatedAt', 'lastUsedAt'],
     idempotent: true,
     readOnly: false,
     audit: { action: 'api_key_updated', resourceType: 'api_key' },

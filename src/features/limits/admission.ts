@@ -156,10 +156,10 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
 
   return {
     admit,
-    refund(principal, cost) {
+    refund(principal, cost, admittedAtMs) {
       if (principal.key?.environment === 'test') return;
       for (const id of [principal.ownerId, principal.key?.id]) {
-        const quota = id === undefined ? undefined : knownQuota(id, monthStart(parts.wallClockMs()));
+        const quota = id === undefined ? undefined : knownQuota(id, monthStart(admittedAtMs));
         if (quota !== undefined) quota.used = Math.max(0, quota.used - cost);
       }
     },

@@ -89,6 +89,8 @@ export function createPeople(parts: {
   dataKeys: readonly [EnvelopeKey, ...EnvelopeKey[]];
 }): People {
   const [dataKey] = parts.dataKeys;
+  // The oldest, so that people stay who they are when a newer key is put in front.
+  const subjectKey = parts.dataKeys.at(-1) ?? dataKey;
   return {
     async resolve(claims) {
       const newUserId = `user_${randomUUID().replaceAll('-', '')}`;
@@ -96,8 +98,13 @@ export function createPeople(parts: {
       const email = claims.email?.trim().toLowerCase() ?? null;
       const sealed = email === null ? null : seal(email, dataKey, { table: 'users', column: 'email', row: newUserId });
       const index = email === null ? null : blindIndex(email, dataKey);
+      // Where the provider knows people by their email (the local one does), that would stand in the clear as subject.
+      const subject =
+        email !== null && claims.subject.trim().toLowerCase() === email
+          ? blindIndex(`subject ${claims.issuer} ${email}`, subjectKey).toString('hex')
+          : claims.subject;
       const { rows } = await parts.database.call((tx) =>
-        sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${claims.subject}, ${newUserId}, ${sealed},
+        sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${subject}, ${newUserId}, ${sealed},
           ${index}, ${email === null ? null : dataKey.version}, ${claims.orgSlug}, ${newOrgId}, ${null})`.execute(tx),
       );
       const row = rows[0];

@@ -36,6 +36,7 @@ export const getUsage = (parts: UsageParts) =>
     input: z.strictObject({}),
     output,
     answer: 'json',
+    volatile: ['remaining'],
     idempotent: true,
     readOnly: true,
     example: {},

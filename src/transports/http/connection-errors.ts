@@ -6,21 +6,34 @@ import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Log } from '../../platform/log.ts';
 import { answerHeaders, writeAnswer } from './answer.ts';
 import { HEADER_BYTES_MAX } from './http-limits.ts';
+import { bodyFailed } from './json-body.ts';
 import { problemAnswer } from './problem-reply.ts';
 
 // Requests that never become one for Fastify: Node's parser gives them up, or hands them to an event of their own.
 
-/** The handler of `clientError`: a problem where one can still be written, then the end of the connection. */
+/**
+ * The handler of `clientError`. While a body is being read, its reader refuses the request, which is logged with all
+ * that is known of it; else a problem goes straight to the socket, where one can still be written.
+ */
 export function createClientErrorHandler(log: Log, docsUrl: string) {
-  return function answerClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+  return function answerClientError(error: NodeJS.ErrnoException, socket: SocketInUse): void {
     if (error.code === 'ECONNRESET' || !socket.writable) return;
-    if (isAnswering(socket)) {
+    const refusal = clientError(error.code);
+    const response = socket._httpMessage;
+    if (response == null) {
+      refuseOnSocket(socket, refusal, log, docsUrl);
+    } else if (response.headersSent || response.req.complete) {
+      // A second answer would garble the first, or be taken for the answer to a request that is fine.
       socket.destroy();
-      return;
+    } else {
+      response.shouldKeepAlive = false;
+      if (!response.req.emit(bodyFailed, refusal)) refuseOnSocket(socket, refusal, log, docsUrl);
     }
-    refuseOnSocket(socket, clientError(error.code), log, docsUrl);
   };
 }
+
+/** Node keeps the response that a socket is busy with here; its default handler of `clientError` looks at it, too. */
+type SocketInUse = Duplex & { _httpMessage?: ServerResponse | null };
 
 /** CONNECT, and an `Expect` that cannot be met: without listeners Node answers neither in a form that we promise. */
 export function refuseUnusualRequests(server: Server, log: Log, docsUrl: string): void {
@@ -42,15 +55,6 @@ function clientError(code: string | undefined): AppError {
   }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return new AppError('request_timeout');
   return new AppError('malformed_request', 'This is not a well-formed HTTP/1.1 request.');
-}
-
-/**
- * Whether a response is under way that a second one would garble, or whose own request was complete, so that the error
- * is about a later one. Node's default handler looks at the same member.
- */
-function isAnswering(socket: Duplex & { _httpMessage?: ServerResponse | null }): boolean {
-  const response = socket._httpMessage;
-  return response != null && (response.headersSent || response.req.complete);
 }
 
 /** Time a refused caller has to read the refusal; closing at once could reset the connection before he did. */

@@ -7,9 +7,12 @@ import { BODY_BYTES_MAX, DRAIN_BYTES_MAX, JSON_DEPTH_MAX } from './http-limits.t
 
 const NO_BODY = Buffer.alloc(0);
 
+/** Event of a request whose body is being read: it cannot be read on, for the reason given (an AppError). */
+export const bodyFailed = Symbol('bodyFailed');
+
 /**
- * Returns the whole body, at once where there is none. Throws `payload_too_large` beyond BODY_BYTES_MAX, and
- * `malformed_request` when the connection ends first.
+ * Returns the whole body, at once where there is none. Throws `payload_too_large` beyond BODY_BYTES_MAX,
+ * `malformed_request` when the connection ends first, and the reason of `bodyFailed`.
  */
 export function readBody(request: IncomingMessage): Buffer | Promise<Buffer> {
   if (!hasBody(request)) return NO_BODY;
@@ -36,6 +39,7 @@ export function readBody(request: IncomingMessage): Buffer | Promise<Buffer> {
     request.on('close', () => {
       if (!request.complete) reject(cutShort());
     });
+    request.on(bodyFailed, reject);
   });
 }
 

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import type { AddressInfo, Socket } from 'node:net';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { BODY_BYTES_MAX, DRAIN_BYTES_MAX, HEADER_BYTES_MAX } from './http-limits.ts';
 import { CREDENTIAL, type TestServerOptions, testServer } from './test-server.ts';
 
@@ -22,6 +23,17 @@ function open(port: number, context: TestContext): Socket {
   // A reset ends the reading, and then the assertion on what was read tells more.
   socket.on('error', () => socket.destroy());
   return socket;
+}
+
+const POLLS_MAX = 2_000;
+
+/** Waits for what no event tells: that bytes arrived, that the server no longer listens. */
+async function until(condition: () => boolean): Promise<void> {
+  for (let polls = 0; polls < POLLS_MAX; polls++) {
+    if (condition()) return;
+    await setTimeout(2);
+  }
+  assert.fail('waited in vain');
 }
 
 /** All that comes until the server ends the connection. */
@@ -57,7 +69,7 @@ const unreadable: [what: string, text: string, status: number, code: string][] =
   ['no HTTP at all', 'hello\r\n\r\n', 400, 'malformed_request'],
   [
     'a broken chunk',
-    'POST /mcp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n',
+    request('', 'Transfer-Encoding: chunked\r\n').replace('Content-Length: 0\r\n', '').concat('xyz\r\n'),
     400,
     'malformed_request',
   ],
@@ -97,14 +109,22 @@ for (const [what, text, status, code] of unreadable) {
 }
 
 test('408: a request that does not arrive in time', async (context) => {
-  const { app, port } = await listening(context);
+  const { app, port, lines } = await listening(context);
   app.server.headersTimeout = 1;
   app.server.requestTimeout = 1;
+  // The first stops among the headers, the second within the body.
   for (const start of ['POST /tools/get_price HTTP/1.1\r\nHost: x\r\n', request('{"symbol":"BTC"}').slice(0, -3)]) {
     const socket = open(port, context);
     socket.write(start);
     assertProblem(await readAll(socket), 408, 'request_timeout');
   }
+  assert.deepEqual(
+    lines.map((line) => [line['status'], line['operation'], line['tenant']]),
+    [
+      [408, undefined, undefined],
+      [408, 'market.get_price', 'owner-1'],
+    ],
+  );
 });
 
 test('HTTP/1.0 without a Host is answered', async (context) => {
@@ -189,7 +209,7 @@ test('closing: a running request gets its answer, the connection ends with it, c
     closed = true;
   });
   // Only once the server is closing may the request end.
-  while (app.server.listening) await new Promise(setImmediate);
+  await until(() => !app.server.listening);
   assert.equal(closed, false);
   finish.resolve();
   const answer = parse(await readAll(busy));
@@ -202,15 +222,15 @@ test('closing: a running request gets its answer, the connection ends with it, c
 test('closing: 503 for a request that arrives on a connection in use; unused connections are ended', async (context) => {
   const { app, port } = await listening(context);
   const unused = open(port, context);
-  await once(unused, 'connect');
+  await once(app.server, 'connection');
+  const accepted = once(app.server, 'connection') as Promise<[Socket]>;
   const late = open(port, context);
   const text = request('{"symbol":"BTC"}');
-  const arrived = once(app.server, 'connection');
   late.write(text.slice(0, 30));
-  await arrived;
-  await once(late, 'drain').catch(() => {});
+  const [peer] = await accepted;
+  await until(() => peer.bytesRead > 0);
   const closing = app.close();
-  while (app.server.listening) await new Promise(setImmediate);
+  await until(() => !app.server.listening);
   late.write(text.slice(30));
   const answer = await readAll(late);
   assertProblem(answer, 503, 'unavailable');
@@ -237,7 +257,7 @@ test('closing: a connection that becomes idle meanwhile is not waited for', asyn
   socket.write(request('{}').replace('/tools/get_price', '/mcp'));
   await entered.promise;
   const closing = app.close();
-  while (app.server.listening) await new Promise(setImmediate);
+  await until(() => !app.server.listening);
   finish.resolve();
   assert.equal(parse(await readAll(socket)).status, 200);
   await closing;

@@ -213,11 +213,7 @@ export const testAuthenticate: Authenticate = ({ authorization }) => {
 const noTransaction = {} as Transaction;
 
 const memoryDatabase: InvokeParts['database'] = {
-  read: (_tenant, work) => work(noTransaction),
   write: (_tenant, work) => work(noTransaction),
-  call: (work) => work(noTransaction),
-  stats: () => ({ total: 0, idle: 0, waiting: 0, max: 0 }),
-  close: async () => {},
 };
 
 export const testEndpoints: readonly Endpoint[] = [

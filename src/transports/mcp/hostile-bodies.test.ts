@@ -173,7 +173,9 @@ describe('hostile bodies', () => {
       '{"__proto__":{"jsonrpc":"2.0"},"id":1,"method":"ping"}',
       '{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"__proto__":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}}',
     ];
-    for (const call of calls) await post(call);
+    const statuses: number[] = [];
+    for (const call of calls) statuses.push(await post(call));
+    assert.equal(statuses[0], 400, 'an argument of such a name is refused, not left out');
     assert.equal(({} as Record<string, unknown>)['currency'], undefined);
   });
 });

@@ -69,6 +69,10 @@ export function createMcpTransport(parts: McpParts): McpTransport {
         await sendWebResponse(methodNotAllowed(), response);
         return;
       }
+      if (hasArgumentLostUnseen(parsedBody)) {
+        await sendWebResponse(invalidRequest('The name __proto__ is not allowed among the arguments.'), response);
+        return;
+      }
       const webRequest = toWebRequest(request);
       callers.set(webRequest, caller);
       const answer = isOlderRevision(webRequest.headers.get('mcp-protocol-version') ?? undefined, parsedBody)
@@ -128,6 +132,23 @@ async function callTool(
     outcome = { ok: false, error: toAppError(thrown), limits: [] };
   }
   return toToolResult(outcome, call.requestId, docsUrl);
+}
+
+/**
+ * Whether a message has an argument `__proto__`: the library drops it, so the call would run as if it had not been sent,
+ * and nobody would be told.
+ */
+function hasArgumentLostUnseen(body: unknown): boolean {
+  return [body].flat().some((message) => {
+    const { params } = Object(message) as { params?: unknown };
+    const { arguments: given } = Object(params) as { arguments?: unknown };
+    return Object.hasOwn(Object(given), '__proto__');
+  });
+}
+
+function invalidRequest(message: string): Response {
+  const error = { code: ProtocolErrorCode.InvalidRequest, message };
+  return Response.json({ jsonrpc: '2.0', error, id: null }, { status: 400 });
 }
 
 /** One endpoint that takes POST: without sessions there is no stream to open with GET and nothing to DELETE. */
