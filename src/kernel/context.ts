@@ -8,6 +8,14 @@ export type Permission = TenantPermission | (typeof adminPermissions)[number];
 
 export type OrganizationRole = 'owner' | 'admin' | 'member' | 'viewer';
 
+/** What a role in an organization may do; a plain member's `keys:*` reach its own keys only. */
+export const rolePermissions: Readonly<Record<OrganizationRole, readonly TenantPermission[]>> = {
+  owner: tenantPermissions,
+  admin: tenantPermissions,
+  member: tenantPermissions,
+  viewer: ['keys:read', 'usage:read'],
+};
+
 /** Ceilings of an owner, already resolved from tier and overrides. `null` means none. */
 export interface OwnerLimits {
   readonly requestsPerMinute: number | null;

@@ -4,6 +4,8 @@ import { EmbeddedPostgresError } from '../platform/embedded-postgres.ts';
 import { MigrationError } from '../platform/migrations.ts';
 import { DatabaseUnavailableError } from '../platform/postgres.ts';
 
+/** A start that is asked to stop gets this long to come to where it can be stopped in order. */
+const START_STOP_MAX_MS = 15_000;
 /** Time beyond the shutdown's own deadline before the process ends by force. */
 const FORCED_EXIT_AFTER_MS = 5_000;
 
@@ -17,13 +19,19 @@ type OnStop = (stop: () => Promise<number>, deadlineMs: number) => void;
 export async function runProcess(main: (onStop: OnStop) => Promise<void>): Promise<void> {
   let stop: { run: () => Promise<number>; deadlineMs: number } | undefined;
   let stopAsked = false;
+  let forcedExit: NodeJS.Timeout | undefined;
 
   function begin(): void {
+    clearTimeout(forcedExit);
+    forcedExit = setTimeout(
+      () => {
+        process.stderr.write('iora: stopping took too long; ended by force\n');
+        process.exit(1);
+      },
+      stop === undefined ? START_STOP_MAX_MS : stop.deadlineMs + FORCED_EXIT_AFTER_MS,
+    );
+    forcedExit.unref();
     if (stop === undefined) return;
-    setTimeout(() => {
-      process.stderr.write('iora: stopping took too long; ended by force\n');
-      process.exit(1);
-    }, stop.deadlineMs + FORCED_EXIT_AFTER_MS).unref();
     stop.run().then(
       (exitCode) => process.exit(exitCode),
       (error: unknown) => fail(error),

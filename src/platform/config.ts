@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
 
@@ -55,6 +56,35 @@ const versionedSecrets = z.string().transform((text, context): VersionedSecret[]
   return secrets;
 });
 
+/** AES-256 takes keys of exactly this length. */
+const dataKeys = versionedSecrets.refine(
+  (keys) => keys.every((key) => key.secret.length === SECRET_BYTES_MIN),
+  `must be keys of exactly ${SECRET_BYTES_MIN} bytes`,
+);
+
+/** Addresses and CIDR ranges, as `node:net` reads them. */
+const addressRanges = commaList.refine(
+  (ranges) => ranges.every(isAddressRange),
+  'must be IP addresses or CIDR ranges, separated by commas',
+);
+
+function isAddressRange(range: string): boolean {
+  const [address = '', prefix, ...rest] = range.split('/');
+  const version = isIP(address);
+  if (version === 0 || rest.length > 0) return false;
+  return prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 4 ? 32 : 128));
+}
+
+/** Names in MARKET_SOURCES; `simulated` stands alone. */
+const liveSources = ['coingecko', 'coinpaprika', 'coinmarketcap', 'cryptocompare', 'kraken', 'coinbase'];
+const marketSources = commaList
+  .refine(
+    (names) => names.length > 0 && names.every((name) => name === 'simulated' || liveSources.includes(name)),
+    `must name one or more of ${liveSources.join(', ')}, or simulated`,
+  )
+  .refine((names) => !names.includes('simulated') || names.length === 1, 'names simulated beside live sources')
+  .refine((names) => new Set(names).size === names.length, 'names a source twice');
+
 const postgresUrl = z
   .string()
   .regex(/^postgres(?:ql)?:\/\//, 'must start with postgres:// or postgresql://')
@@ -89,7 +119,7 @@ export const configSchema = z.object({
       description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
     },
   ),
-  TRUSTED_PROXIES: described(commaList.default([]), {
+  TRUSTED_PROXIES: described(addressRanges.default([]), {
     section: 'Server',
     description: 'Addresses or CIDR ranges of proxies whose X-Forwarded-For is believed, comma-separated.',
     defaultNote: 'none',
@@ -165,7 +195,7 @@ export const configSchema = z.object({
     description: 'Pepper under which API keys are hashed, version:base64[,version:base64]; the first hashes new keys.',
     defaultNote: 'development makes its own below IORA_DATA_DIR; production requires it',
   }),
-  DATA_KEYS: described(versionedSecrets.optional(), {
+  DATA_KEYS: described(dataKeys.optional(), {
     section: 'Secrets',
     secret: true,
     description: 'Keys that encrypt personal columns, same form; the first encrypts.',
@@ -183,7 +213,7 @@ export const configSchema = z.object({
     section: 'Limits',
     description: 'How often usage is written; a crash loses at most what came in since.',
   }),
-  MARKET_SOURCES: described(commaList.default(['coingecko', 'coinpaprika', 'kraken', 'coinbase']), {
+  MARKET_SOURCES: described(marketSources.default(['coingecko', 'coinpaprika', 'kraken', 'coinbase']), {
     section: 'Market',
     description:
       'Price sources, comma-separated: coingecko, coinpaprika, coinmarketcap, cryptocompare, kraken, coinbase; or simulated alone, a deterministic market for demos and tests.',
@@ -308,7 +338,9 @@ function inconsistent(config: Config): string[] {
   const problems: string[] = [];
   if (config.DATABASE_POOL_MIN > config.DATABASE_POOL_MAX)
     problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
-  if (config.MARKET_SOURCES.length === 0) problems.push('MARKET_SOURCES is empty');
+  if (config.MARKET_SOURCES.includes('coinmarketcap') && config.COINMARKETCAP_API_KEY === undefined) {
+    problems.push('COINMARKETCAP_API_KEY is required for the source coinmarketcap');
+  }
   return problems;
 }
 

@@ -21,9 +21,12 @@ export function isSerializationFailure(error: unknown): boolean {
   return code === '40001' || code === '40P01';
 }
 
-/** Whether the server refused what a row holds: data exceptions (22) and violated constraints (23). */
+/**
+ * Whether the server refused what a row holds: data exceptions (22), violated constraints (23), and a month that has no
+ * partition even after the months were made, which is one far from now.
+ */
 export function isRefusedData(error: unknown): boolean {
-  return /^2[23]/.test(sqlState(error) ?? '') && !isMissingPartition(error);
+  return /^2[23]/.test(sqlState(error) ?? '');
 }
 
 /** Whether a row belongs to a month that has no partition. Told from a CHECK by where it arose: messages are translated. */

@@ -45,7 +45,7 @@ export async function awaitDatabase(connection: Connection, waitMaxMs: number): 
 
 /**
  * Refuses a schema this release cannot serve on, and in production a login that may do more than serve: a superuser, one
- * that passes row-level security, or one that owns tables. Throws MigrationError or DatabaseStartError.
+ * that passes row-level security, or a member of any role but `iora_api`. Throws MigrationError or DatabaseStartError.
  */
 export async function assertDatabaseUsable(connection: Connection, options: { production: boolean }): Promise<void> {
   await connected(connection, async (client) => {
@@ -65,7 +65,11 @@ const LOGIN_POWERS = `
          CASE WHEN rolsuper THEN 'superuser'
               WHEN rolbypassrls THEN 'bypasses row-level security'
               WHEN rolcreaterole THEN 'may create roles'
-              WHEN pg_has_role(current_user, 'iora_owner', 'MEMBER') THEN 'member of iora_owner'
+              WHEN rolcreatedb THEN 'may create databases'
+              WHEN rolreplication THEN 'may replicate'
+              ELSE (SELECT 'member of ' || string_agg(other.rolname, ', ' ORDER BY other.rolname)
+                    FROM pg_roles other
+                    WHERE other.rolname NOT IN (current_user, 'iora_api') AND pg_has_role(current_user, other.oid, 'MEMBER'))
          END AS reason
   FROM pg_roles WHERE rolname = current_user`;
 

@@ -16,10 +16,12 @@ export type LogFields = Readonly<Record<string, unknown>>;
 const BUFFER_BYTES = 8_192;
 /** A quiet server's lines appear at least this often. */
 const FLUSH_INTERVAL_MS = 250;
+/** Held while whoever reads the log stands still; what comes beyond is dropped rather than the memory filled. */
+const HELD_BYTES_MAX = 16 * 1024 * 1024;
 
 /** Opens the log. Errors are written under `err` with type, message, stack and causes, but never statement values. */
 export function openLog(level: string): Log {
-  const out = destination({ dest: 2, sync: false, minLength: BUFFER_BYTES });
+  const out = destination({ dest: 2, sync: false, minLength: BUFFER_BYTES, maxLength: HELD_BYTES_MAX });
   const logger = pino(
     {
       level,

@@ -381,23 +381,14 @@ test('a row of a month that is never made is refused after one try to make it', 
   assert.deepEqual(attempts, [2]);
 });
 
-test('a function called in one round trip takes any text, leaves nothing behind, and makes the month it misses', async () => {
+test('a look-up in one round trip answers rows, leaves nothing behind, and a refused one leaves the connection usable', async () => {
   const own = await cluster.database();
   await withDatabase({ url: own.apiUrl, poolMax: 1 }, async (database) => {
-    const record = (text: string) =>
-      database.callFunction<{ record_usage: number }>('record_usage', { type: 'json', text });
-    const row = (requestId: string) =>
-      usageRow(partition('usage_logs').middle).replace('"r"', () => JSON.stringify(requestId));
-    const hostile = ["'); drop table users; --", "\\'; select 1; \\", "E'\\'", '$$ \u2028 💶', '"'];
-    for (const requestId of hostile) assert.deepEqual(await record(row(requestId)), [{ record_usage: 1 }]);
-    const { rows } = await asSuperuser(own, 'SELECT request_id AS id FROM usage_logs');
-    assert.deepEqual(rows.map(({ id }) => id).toSorted(), hostile.toSorted());
-
-    await assert.rejects(record('no json'), { code: '22P02' });
-    await assert.rejects(record(row('x'.repeat(200))), { code: '23514' });
+    assert.deepEqual(await database.callWithHash('find_api_key', new Uint8Array(32)), []);
     assert.equal((await database.call(settingsOf))?.owner, '', 'the connection is as it was');
-    await asSuperuser(own, `DROP TABLE ${partition('usage_logs').name}`);
-    assert.deepEqual(await record(row('after')), [{ record_usage: 1 }]);
-    assert.deepEqual(await database.callFunction('find_api_key', { type: 'bytea', text: `\\x${'00'.repeat(32)}` }), []);
+    await asSuperuser(own, 'REVOKE EXECUTE ON FUNCTION find_api_key FROM iora_api');
+    await assert.rejects(database.callWithHash('find_api_key', new Uint8Array(32)), { code: '42501' });
+    await asSuperuser(own, 'GRANT EXECUTE ON FUNCTION find_api_key TO iora_api');
+    assert.deepEqual(await database.callWithHash('find_api_key', new Uint8Array(32)), []);
   });
 });

@@ -27,25 +27,16 @@ export interface Database {
   /** Transaction with no tenant: sees no tenant's rows, for the definer functions that cross tenants. */
   call<T>(work: (tx: Transaction) => Promise<T>): Promise<T>;
   /**
-   * One definer function called with no tenant, from begin to commit in a single round trip: for what every call waits
-   * on, and for batches whose transmission a busy process could stretch beyond the statement timeout.
+   * A definer function called with no tenant and one hash, from begin to commit in a single round trip, because a caller
+   * waits for it. The hash becomes part of the statement's text: nothing else may go this way.
    */
-  callFunction<Row>(name: DefinerFunction, argument: DefinerArgument): Promise<Row[]>;
+  callWithHash<Row>(name: 'find_api_key', hash: Uint8Array): Promise<Row[]>;
   /** Connections open, idle, and callers waiting for one. */
   stats(): { total: number; idle: number; waiting: number; max: number };
   close(): Promise<void>;
 }
 
 export type Transaction = Kysely<DB>;
-
-/** Functions with one argument that cross tenants; see migrations/010_create_functions.sql. */
-export type DefinerFunction = 'find_api_key' | 'record_usage';
-
-/** The argument as PostgreSQL writes it; it is quoted here. */
-export interface DefinerArgument {
-  readonly type: 'bytea' | 'json';
-  readonly text: string;
-}
 
 /** Whose rows a transaction sees: the owner's, and the person's own. */
 export interface Tenant {
@@ -117,10 +108,10 @@ export function openDatabase(options: DatabaseOptions): Database {
     });
   }
 
-  async function onceInOneRoundTrip<Row>(name: DefinerFunction, argument: DefinerArgument): Promise<Row[]> {
+  async function onceInOneRoundTrip<Row>(name: string, hash: Uint8Array): Promise<Row[]> {
     const lease = await leaseConnection(pool);
     try {
-      const call = `SELECT * FROM ${name}(${pg.escapeLiteral(argument.text)}::${argument.type})`;
+      const call = `SELECT * FROM ${name}('\\x${Buffer.from(hash).toString('hex')}'::bytea)`;
       const text = `${beginning('READ WRITE', null)}; ${call}; COMMIT`;
       const results = await lease.query(text).catch(standbyIsUnavailable);
       // One result a statement: that of the call stands before that of COMMIT.
@@ -185,7 +176,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     read: (tenant, work) => transaction('READ ONLY', tenant, work),
     write: (tenant, work) => transaction('READ WRITE', tenant, work),
     call: (work) => transaction('READ WRITE', null, work),
-    callFunction: (name, argument) => retried(() => onceInOneRoundTrip(name, argument)),
+    callWithHash: (name, hash) => retried(() => onceInOneRoundTrip(name, hash)),
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: options.poolMax }),
     close() {
       closing ??= pool.end();

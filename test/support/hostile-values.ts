@@ -13,16 +13,11 @@ const texts = [
   ' ',
   '\t',
   '\n',
-  '\0',
-  'a\0b',
   '\u001b[2J',
   '\u007f',
   '\u202egnp.exe',
   '\ufeff',
   '\ufffd',
-  '\ud800',
-  '\udfff\ud800',
-  'a\udc00',
   '𝕏',
   'e\u0301\u0301\u0301',
   'ß',
@@ -97,14 +92,22 @@ const texts = [
 const numbers = [0, -0, 1, -1, 0.5, 1e-7, 1e21, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 53), Number.MAX_VALUE, 5e-324];
 
 /** Any UTF-16 there is, half surrogate pairs included. */
-const anyCharacters = fc.array(fc.nat(0xffff), { maxLength: 50 }).map((codes) => String.fromCharCode(...codes));
+const anyCharacters = fc
+  .array(fc.nat(0xffff), { minLength: 1, maxLength: 50 })
+  .map((codes) => String.fromCharCode(...codes));
+
+/** Any text, that first which is known for trouble. */
+export const hostileTexts: fc.Arbitrary<string> = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom(...texts) },
+  { weight: 1, arbitrary: anyCharacters },
+  { weight: 1, arbitrary: fc.constantFrom('\ud800', '\udfff\ud800', 'a\udc00', '\0', 'a\0b') },
+);
 
 /** Any JSON value, those first that are known for trouble. */
 export const hostileValues: fc.Arbitrary<unknown> = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom<unknown>(null, true, false, [], {}, [null], [[]], ['a', 'a']) },
-  { weight: 6, arbitrary: fc.constantFrom<unknown>(...texts) },
+  { weight: 8, arbitrary: hostileTexts },
   { weight: 3, arbitrary: fc.constantFrom<unknown>(...numbers) },
-  { weight: 2, arbitrary: anyCharacters },
   { weight: 2, arbitrary: fc.jsonValue() },
   {
     weight: 1,

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { assets, currencies } from '../../src/features/market/symbols.ts';
 import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
-import { damaged, hostileNames, hostileValues, oddNames, oversizedValues } from './hostile-values.ts';
+import { damaged, hostileNames, hostileTexts, hostileValues, oddNames, oversizedValues } from './hostile-values.ts';
 
 /** What a caller may name that lies in the database: keys of its owner, of a colleague, of another tenant; cursors. */
 export type ReferenceKind =
@@ -208,9 +208,13 @@ function mutationsOf(properties: Readonly<Record<string, Schema>>): fc.Arbitrary
 
   const name = fc.constantFrom(...names);
   const set = (values: fc.Arbitrary<unknown>) => fc.tuple(name, values).map(([at, value]) => setting(at, () => value));
+  // In a field of another type a text is one more wrong type; in one of text it has to be looked at.
+  const texts = names.filter((field) => properties[field]?.type === 'string');
+  const setText = fc.tuple(fc.constantFrom(...texts), hostileTexts).map(([at, value]) => setting(at, () => value));
   return fc.oneof(
     { weight: 8, arbitrary: unknown },
     { weight: 16, arbitrary: set(hostileValues) },
+    ...(texts.length === 0 ? [] : [{ weight: 8, arbitrary: setText }]),
     { weight: 1, arbitrary: set(oversizedValues) },
     { weight: 12, arbitrary: fc.tuple(name, damaged).map(([at, damage]) => setting(at, damage)) },
     {

@@ -79,8 +79,8 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
     const made = operation.name === 'keys.create' ? succeeded.length : 0;
     assert.equal(after.keys, (before?.keys ?? 0) + made, 'keys were made that no answer tells of');
     // Of changes only the last one still stands.
-    const standing = operation.name === 'keys.update' ? succeeded.slice(-1) : succeeded;
-    for (const answer of standing) if (caller.principal !== null) await assertEffect(answer, caller.principal);
+    const standing = sent.filter(({ answer }) => answer.code === 'ok').slice(operation.name === 'keys.update' ? -1 : 0);
+    for (const one of standing) if (caller.principal !== null) await assertEffect(one, caller.principal);
     if (operation.name === 'keys.revoke' && succeeded.length > 0 && isFields(input) && target !== undefined) {
       await assert.rejects(app.bearer(target), { code: 'unauthenticated' }, 'a revoked key still works');
       await world.replace(String(input['id']));
@@ -136,10 +136,13 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
     return null;
   }
 
-  /** What was answered has to be what is kept, and a key that was given has to work. */
-  async function assertEffect({ output }: Answer, principal: Principal): Promise<void> {
+  /** What was asked for has to be answered, what was answered to be kept, and a key that was given has to work. */
+  async function assertEffect({ sending, answer: { output } }: Sent, principal: Principal): Promise<void> {
     if (!isFields(output) || (operation.name !== 'keys.create' && operation.name !== 'keys.update')) return;
     const { key, updatedAt: _one, lastUsedAt: _two, ...shown } = output;
+    const { expiresAt: _moment, id: _spelling, ...asked } = sending.expected ?? {};
+    const answered = Object.keys(asked).filter((name) => Object.hasOwn(output, name));
+    for (const name of answered) assert.deepEqual(output[name], asked[name], `${name} is not what was asked for`);
     const kept = await app.output<Fields>('keys.get', principal, { id: output['id'] });
     assert.deepEqual(Object.fromEntries(Object.keys(shown).map((name) => [name, kept[name]])), shown);
     if (typeof key === 'string') assert.equal((await app.bearer(key)).key?.id, output['id'], 'a new key does not work');

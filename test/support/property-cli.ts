@@ -129,7 +129,7 @@ function toWords(
   { spaced }: Style,
 ): { words: readonly string[]; expected: Fields | undefined } | string {
   if (!isFields(input)) return 'a command line names its values';
-  const { properties = {} } = inputSchema(operation) as { properties?: Readonly<Record<string, Property>> };
+  const properties = propertiesOf(operation);
   const flags: string[] = [];
   const positionals: string[] = [];
   const expected: Record<string, unknown> = {};
@@ -156,6 +156,18 @@ function toWords(
   if (words.some((word) => word.includes('\0'))) return 'a command line has no character 0';
   if (words.some((word) => word.length > WORD_LENGTH_MAX)) return 'the operating system takes no word as long';
   return { words, expected: foreseen ? expected : undefined };
+}
+
+const propertiesByName = new Map<string, Readonly<Record<string, Property>>>();
+
+/** The fields of an operation's input, worked out once: that takes longer than the words themselves. */
+function propertiesOf(operation: Operation): Readonly<Record<string, Property>> {
+  let properties = propertiesByName.get(operation.name);
+  if (properties === undefined) {
+    ({ properties = {} } = inputSchema(operation) as { properties?: Readonly<Record<string, Property>> });
+    propertiesByName.set(operation.name, properties);
+  }
+  return properties;
 }
 
 /** Flags that every command has; a field of such a name would mean something else. */

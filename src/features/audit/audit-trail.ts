@@ -43,7 +43,6 @@ export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
       .insertInto('audit_logs')
       .values({
         id: uuidV7(now),
-        created_at: new Date(now),
         user_id: principal.userId,
         org_id: principal.orgId,
         owner_id: principal.ownerId,

@@ -78,7 +78,8 @@ async function databaseHealth(
   probe: () => Promise<Probe>,
   request: EndpointRequest,
 ): Promise<EndpointAnswer> {
-  const [result, principal] = await Promise.all([probe(), request.principal().catch(() => null)]);
+  // Bounded like the probe: looking up a credential asks the same database.
+  const [result, principal] = await Promise.all([probe(), orNullInTime(request.principal())]);
   const status = result.healthy ? 'healthy' : 'unhealthy';
   const body =
     principal?.permissions.has('admin:read') === true
@@ -132,17 +133,22 @@ function sharedProbe(database: Database): () => Promise<Probe> {
 
 async function probeOnce(database: Database): Promise<Probe> {
   const startedAt = performance.now();
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<null>((resolve) => {
-    timer = setTimeout(() => resolve(null), PROBE_TIMEOUT_MS);
-  });
-  const facts = await Promise.race([databaseFacts(database).catch(() => null), timeout]);
-  clearTimeout(timer);
+  const facts = await orNullInTime(databaseFacts(database));
   return { healthy: facts !== null && !facts.in_recovery, latencyMs: performance.now() - startedAt, facts };
 }
 
+/** What the promise gives, or null where it fails or takes longer than a probe may. */
+async function orNullInTime<T>(promise: Promise<T>): Promise<T | null> {
+  const late = Promise.withResolvers<null>();
+  const timer = setTimeout(() => late.resolve(null), PROBE_TIMEOUT_MS);
+  const result = await Promise.race([promise.catch(() => null), late.promise]);
+  clearTimeout(timer);
+  return result;
+}
+
 async function databaseFacts(database: Database): Promise<DatabaseFacts> {
-  const { rows } = await database.call((tx) =>
+  // Reading alone, which a standby allows too.
+  const { rows } = await database.read({ ownerId: '', userId: null }, (tx) =>
     sql<DatabaseFacts>`
       select current_setting('server_version') as version,
              pg_is_in_recovery() as in_recovery,

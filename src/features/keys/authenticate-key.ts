@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { OrganizationRole, Permission, Principal } from '../../kernel/context.ts';
+import { type OrganizationRole, type Permission, type Principal, rolePermissions } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { parseKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
@@ -65,6 +65,7 @@ interface FoundKey {
   readonly requests_per_month: string | null;
   readonly max_api_keys: number;
   readonly owner_active: boolean;
+  readonly creator_active: boolean;
   readonly creator_role: OrganizationRole | null;
 }
 
@@ -73,10 +74,7 @@ const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
 async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
   const [newest] = parts.peppers;
   for (const pepper of parts.peppers) {
-    const [row] = await parts.database.callFunction<FoundKey>('find_api_key', {
-      type: 'bytea',
-      text: `\\x${hashKey(key, pepper.secret).toString('hex')}`,
-    });
+    const [row] = await parts.database.callWithHash<FoundKey>('find_api_key', hashKey(key, pepper.secret));
     if (row === undefined) continue;
     // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
     if (pepper !== newest) {
@@ -106,15 +104,26 @@ function toLoaded(row: FoundKey): Loaded {
   };
 }
 
+/** The organization's keys of somebody who left or was suspended go on working, but make and show no keys any more. */
+const LEAVER_PERMISSIONS: readonly Permission[] = ['tools:read', 'tools:write', 'usage:read'];
+
+/** What the key was given, as far as its creator may still do it. */
+function presentPermissions(row: FoundKey): ReadonlySet<Permission> {
+  const given = new Set(row.permissions as Permission[]);
+  if (row.org_id === null) return given;
+  const stays = row.creator_role !== null && row.creator_active;
+  const allowed: readonly Permission[] = stays ? rolePermissions[row.creator_role] : LEAVER_PERMISSIONS;
+  return new Set(allowed.filter((permission) => given.has(permission)));
+}
+
 function toPrincipal(row: FoundKey, expiresAt: Date | null): Principal {
   return Object.freeze<Principal>({
     kind: 'api_key',
     ownerId: row.owner_id,
     userId: row.user_id,
     orgId: row.org_id,
-    // A key whose creator left goes on for the organization, but with a plain member's view.
     role: row.org_id === null ? null : (row.creator_role ?? 'member'),
-    permissions: new Set(row.permissions as Permission[]),
+    permissions: presentPermissions(row),
     tier: row.tier,
     limits: {
       requestsPerMinute: row.requests_per_minute,

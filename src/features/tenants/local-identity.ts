@@ -30,6 +30,7 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
         algorithms: [ALGORITHM],
         issuer: LOCAL_ISSUER,
         audience: AUDIENCE,
+        requiredClaims: ['exp'],
       });
       const claims = claimsSchema.parse(payload);
       return {
@@ -50,8 +51,9 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
       // The signature is verified on every call; only who the person is here comes from memory.
       const claims = await verify(token);
       const credential = JSON.stringify([claims.issuer, claims.subject, claims.orgSlug, claims.admin]);
+      const known = parts.cache.get(credential);
       const principal =
-        parts.cache.get(credential) ?? (await parts.cache.load(credential, () => load(parts.people, claims)));
+        known === undefined ? await parts.cache.load(credential, () => load(parts.people, claims)) : known;
       if (principal === null) throw unauthenticated();
       return principal;
     },

@@ -6,15 +6,19 @@ import {
   type OwnerLimits,
   type Permission,
   type Principal,
-  type TenantPermission,
+  rolePermissions,
   tenantPermissions,
 } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
 import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
-import type { Database } from '../../platform/postgres.ts';
+import { type Database, sqlState } from '../../platform/postgres.ts';
 
 /** People and organizations as identity providers vouch for them, made known here at their first call. */
 export interface People {
-  /** The person behind verified claims, created on first sight; safe when many first calls arrive at once. */
+  /**
+   * The person behind verified claims, created on first sight; safe when many first calls arrive at once. Throws AppError
+   * `forbidden` for an organization that another issuer vouches for.
+   */
   resolve(claims: PersonClaims): Promise<Person>;
 }
 
@@ -39,15 +43,7 @@ export interface Person {
   readonly platformPermissions: readonly Permission[];
 }
 
-/** What a role in an organization may do; outside one a person may do everything with what is their own. */
-const rolePermissions: Readonly<Record<OrganizationRole, readonly TenantPermission[]>> = {
-  owner: tenantPermissions,
-  admin: tenantPermissions,
-  member: tenantPermissions,
-  viewer: ['keys:read', 'usage:read'],
-};
-
-/** The principal of a signed-in person. */
+/** The principal of a signed-in person; outside an organization a person may do everything with what is their own. */
 export function sessionPrincipal(person: Person, admin: boolean): Principal {
   const tenant = person.role === null ? tenantPermissions : rolePermissions[person.role];
   const platform = admin ? adminPermissions : person.platformPermissions;
@@ -103,10 +99,12 @@ export function createPeople(parts: {
         email !== null && claims.subject.trim().toLowerCase() === email
           ? blindIndex(`subject ${claims.issuer} ${email}`, subjectKey).toString('hex')
           : claims.subject;
-      const { rows } = await parts.database.call((tx) =>
-        sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${subject}, ${newUserId}, ${sealed},
+      const { rows } = await parts.database
+        .call((tx) =>
+          sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${subject}, ${newUserId}, ${sealed},
           ${index}, ${email === null ? null : dataKey.version}, ${claims.orgSlug}, ${newOrgId}, ${null})`.execute(tx),
-      );
+        )
+        .catch(refuseForeignOrganization);
       const row = rows[0];
       if (row === undefined) throw new Error('resolve_person answered nothing');
       return {
@@ -125,4 +123,12 @@ export function createPeople(parts: {
       };
     },
   };
+}
+
+/** `resolve_person` refuses an organization that another issuer vouches for; all else is thrown on. */
+function refuseForeignOrganization(error: unknown): never {
+  if (sqlState(error) === '42501' && /belongs to another identity provider/.test(String(error))) {
+    throw new AppError('forbidden', 'This organization belongs to another identity provider.', { cause: error });
+  }
+  throw error;
 }

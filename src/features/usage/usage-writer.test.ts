@@ -196,13 +196,13 @@ test('a batch whose outcome is unknown is written again and doubles nothing', as
   // The connection is lost at a random moment: before the batch reached the server, or after it was committed.
   const unsteady: Database = {
     ...pool,
-    async callFunction(name, argument) {
+    async call(work) {
       const luck = Math.random();
       if (luck < 0.3) {
         before += 1;
         throw new DatabaseUnavailableError(new Error('lost before'));
       }
-      const result = await pool.callFunction<never>(name, argument);
+      const result = await pool.call(work);
       if (luck > 0.7) {
         after += 1;
         throw new DatabaseUnavailableError(new Error('lost after'));

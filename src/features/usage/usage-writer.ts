@@ -1,3 +1,4 @@
+import { sql } from 'kysely';
 import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
 import { backoffMs } from '../../lib/backoff.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
@@ -138,7 +139,7 @@ export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
 
 /** Only facts that billing and analytics need; nothing a caller typed but the symbol. */
 async function insertRows(database: Database, batch: readonly Row[]): Promise<void> {
-  await database.callFunction('record_usage', { type: 'json', text: JSON.stringify(batch.map(toColumns)) });
+  await database.call((tx) => sql`select record_usage(${JSON.stringify(batch.map(toColumns))}::json)`.execute(tx));
 }
 
 function toColumns({ id, event }: Row) {
