@@ -74,6 +74,7 @@ async function decision(): Promise<() => void> {
   const admission = createAdmission({
     monotonicMs: () => now,
     wallClockMs: () => wallClockMs,
+    unmeteredPerWindowMax: 600,
     usedSince: () => Promise.resolve(0),
   });
   const principal = keyPrincipal();

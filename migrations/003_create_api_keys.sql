@@ -7,6 +7,7 @@
 CREATE TABLE api_key_families (
   id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
   user_id text NOT NULL REFERENCES users (id),
+  created_by_key_id uuid, -- the family of the key that made it, where one did
   org_id text REFERENCES organizations (id),
   owner_id text NOT NULL GENERATED ALWAYS AS (coalesce(org_id, user_id)) STORED,
   name text NOT NULL CHECK (length(name) BETWEEN 1 AND 255),
@@ -23,12 +24,11 @@ CREATE TABLE api_key_families (
   revoked_at timestamptz,
   revoked_by text CHECK (length(revoked_by) BETWEEN 1 AND 255),
   CONSTRAINT api_key_families_revoked_check CHECK (revoked_by IS NULL OR revoked_at IS NOT NULL),
-  -- Serves: one family of a tenant by id; and the foreign key below, which keeps a secret with its family's owner.
+  -- Serves: a tenant's keys, newest first, paged (ids are in the order of creation); one family of a tenant by id; and the
+  -- foreign key below, which keeps a secret with its family's owner.
   CONSTRAINT api_key_families_owner_key UNIQUE (owner_id, id)
 );
 
--- Serves: a tenant's keys, newest first, paged (GET /user/api-keys).
-CREATE INDEX api_key_families_listing_idx ON api_key_families (owner_id, created_at DESC, id DESC);
 -- Serves: the count of a tenant's live keys under the creation lock (POST /user/api-keys).
 CREATE INDEX api_key_families_live_idx ON api_key_families (owner_id, expires_at) WHERE revoked_at IS NULL;
 
@@ -66,7 +66,7 @@ CREATE POLICY tenant_isolation ON api_key_families TO iora_api
 CREATE POLICY creator_is_caller ON api_key_families AS RESTRICTIVE FOR INSERT TO iora_api
   WITH CHECK (user_id = (SELECT nullif(current_setting('app.user_id', true), '')));
 GRANT SELECT ON api_key_families TO iora_api;
-GRANT INSERT (id, user_id, org_id, name, environment, permissions, requests_per_minute, requests_per_month, expires_at)
+GRANT INSERT (id, user_id, created_by_key_id, org_id, name, environment, permissions, requests_per_minute, requests_per_month, expires_at)
   ON api_key_families TO iora_api;
 GRANT UPDATE (name, permissions, requests_per_minute, requests_per_month, expires_at, revoked_at, revoked_by)
   ON api_key_families TO iora_api;

@@ -29,7 +29,7 @@ CREATE TABLE usage_logs (
 ) PARTITION BY RANGE (created_at);
 
 -- Serves: usage of an owner today and this month, by endpoint and day; the month's quota after a restart.
-CREATE INDEX usage_logs_owner_idx ON usage_logs (owner_id, created_at DESC);
+CREATE INDEX usage_logs_owner_idx ON usage_logs (owner_id, created_at DESC) INCLUDE (cost, billable, api_key_id);
 
 ALTER TABLE usage_logs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE usage_logs FORCE ROW LEVEL SECURITY;

@@ -291,6 +291,20 @@ test('on an empty folder a command runs the database itself, migrated, and takes
   assert.ok(!(await readdir(settings.IORA_DATA_DIR)).includes('postgres.lock'));
 });
 
+test('production on the embedded PostgreSQL is allowed, and said', async () => {
+  const settings = {
+    IORA_MODE: 'production',
+    IORA_DATA_DIR: join(folder, 'production'),
+    KEY_PEPPER: `1:${'A'.repeat(44)}`,
+    DATA_KEYS: `1:${'B'.repeat(43)}=`,
+  };
+  const listed = await runCli(['keys', 'list', ...ADA], settings);
+  assert.deepEqual([listed.exitCode, listed.stdout], [0, 'none\n']);
+  const said = listed.stderr.split('\n').filter((line) => line.includes('with the embedded PostgreSQL below'));
+  assert.equal(said.length, 1, listed.stderr);
+  assert.match(said[0] ?? '', /IORA_MODE=production .*: set DATABASE_URL for a server of your own/);
+});
+
 test('SIGINT in the middle ends the command in order, its database included', async () => {
   const dataDir = join(folder, 'interrupted');
   const settings = { IORA_DATA_DIR: dataDir, LOG_LEVEL: 'info' };

@@ -8,7 +8,9 @@ import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type pg from 'pg';
+import { parseConnection } from '../src/platform/connection.ts';
 import { scramVerifier } from '../src/platform/database-roles.ts';
+import { assertDatabaseUsable } from '../src/platform/database-start.ts';
 import { startEmbeddedPostgres } from '../src/platform/embedded-postgres.ts';
 import { migrationsDirectory } from '../src/platform/migration-files.ts';
 import {
@@ -321,6 +323,40 @@ test('a login that may not make roles is told who can, and that advice works', a
     assert.ok((await migrateUp({ url: url.href })).applied.length >= 10);
     await client.query(`DROP ROLE ${login}`);
   });
+});
+
+test('a login that serves is never told to take on the migrator, which would end its serving', async () => {
+  // A cluster of its own, for what roles hold is the same in all its databases.
+  const server = await startEmbeddedPostgres({ dataDir: join(folder, 'serving-login') });
+  try {
+    const [superuser, api] = [server.url('postgres'), server.url('iora_api')];
+    await migrateUp({ url: superuser, logins: { iora_api: server.password('iora_api') } });
+    await assert.rejects(
+      migrateUp({ url: api }),
+      migrationError(
+        /^login "iora_api" lacks membership in iora_owner: set DATABASE_MIGRATION_URL to a login that is a member of iora_migrator$/,
+      ),
+    );
+    const start = (url: string) => assertDatabaseUsable(parseConnection(url), { production: true });
+    await start(api);
+    await assert.rejects(start(superuser), { message: /\(superuser\): let DATABASE_URL log in as iora_api$/ });
+    await withClient(superuser, async (client) => {
+      await client.query('GRANT iora_migrator TO iora_api');
+      await assert.rejects(start(api), {
+        name: 'DatabaseStartError',
+        message:
+          'the database login "iora_api" may do more than serve (member of iora_migrator, iora_owner): REVOKE iora_migrator FROM iora_api',
+      });
+      await client.query('REVOKE iora_migrator FROM iora_api');
+      await start(api);
+      await client.query('ALTER ROLE iora_api CREATEDB');
+      await assert.rejects(start(api), { message: /\(may create databases\): run ops\/postgres\/bootstrap\.sql/ });
+      await migrateUp({ url: superuser });
+      await start(api);
+    });
+  } finally {
+    await server.stop();
+  }
 });
 
 test('a login that may make roles and owns its database sets everything up without a superuser', async () => {

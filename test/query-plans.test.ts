@@ -113,11 +113,7 @@ const served: readonly [role: string, query: string, index: string][] = [
     'organization_members_user_idx',
   ],
   ['iora_api', `SELECT * FROM api_key_families WHERE id = '${tenant.familyId}'`, 'api_key_families_owner_key'],
-  [
-    'iora_api',
-    'SELECT * FROM api_key_families ORDER BY created_at DESC, id DESC LIMIT 100',
-    'api_key_families_listing_idx',
-  ],
+  ['iora_api', 'SELECT * FROM api_key_families ORDER BY id DESC LIMIT 100', 'api_key_families_owner_key'],
   [
     'iora_api',
     'SELECT count(*) FROM api_key_families WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())',

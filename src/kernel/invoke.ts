@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import type { Database, Transaction } from '../platform/postgres.ts';
 import type { AuditNote, Call, Context, Principal } from './context.ts';
 import { AppError, toAppError, unavailable } from './errors.ts';
@@ -21,6 +20,8 @@ export type AdmissionDecision =
 /** Rate limits and quota: decides whether a call may cost what it costs, all limits or none. */
 export interface Admission {
   admit(principal: Principal, cost: number): AdmissionDecision | Promise<AdmissionDecision>;
+  /** Why a call that costs nothing is refused: such calls are bounded too, so that nobody can ask without end. */
+  refuseUnmetered(principal: Principal): AppError | null;
   /**
    * Gives quota back for a call that was admitted at that moment (Unix milliseconds) and failed, in the month it was taken
    * from. The rate window keeps it: the attempt was made.
@@ -90,6 +91,8 @@ export function createInvoke(parts: InvokeParts): Invoke {
       input = parseInput(operation, rawInput);
       authorise(operation, call.principal);
       operation.precheck?.(input);
+      const refusal = operation.cost === 0 ? parts.admission.refuseUnmetered(call.principal) : null;
+      if (refusal !== null) throw refusal;
       if (operation.cost > 0 && !parts.meter.hasRoom()) {
         throw unavailable('Usage cannot be recorded at the moment, so no metered call is accepted.');
       }
@@ -133,14 +136,12 @@ export function createInvoke(parts: InvokeParts): Invoke {
 function parseInput(operation: Operation, rawInput: unknown): unknown {
   const parsed = operation.input.safeParse(rawInput);
   if (parsed.success) return parsed.data;
-  throw new AppError('invalid_input', z.prettifyError(parsed.error).slice(0, MESSAGE_LENGTH_MAX), {
-    details: {
-      issues: parsed.error.issues.slice(0, ISSUES_MAX).map((issue) => ({
-        path: issue.path.map(String).join('.').slice(0, PATH_LENGTH_MAX),
-        message: issue.message.slice(0, PATH_LENGTH_MAX),
-      })),
-    },
-  });
+  const issues = parsed.error.issues.slice(0, ISSUES_MAX).map((issue) => ({
+    path: issue.path.map(String).join('.').slice(0, PATH_LENGTH_MAX),
+    message: issue.message.slice(0, PATH_LENGTH_MAX),
+  }));
+  const lines = issues.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`));
+  throw new AppError('invalid_input', lines.join('; ').slice(0, MESSAGE_LENGTH_MAX), { details: { issues } });
 }
 
 /** Enough to mend an input by; hostile inputs can fail in thousands of places. */

@@ -1,4 +1,4 @@
-import { type Config, ConfigError } from '../platform/config.ts';
+import type { Config } from '../platform/config.ts';
 import { type Connection, parseConnection } from '../platform/connection.ts';
 import {
   attachEmbeddedPostgres,
@@ -34,6 +34,12 @@ export async function openDatabaseSource(
   signal?: AbortSignal,
 ): Promise<DatabaseSource> {
   if (config.DATABASE_URL !== undefined) return ownDatabase(config, config.DATABASE_URL);
+  if (config.IORA_MODE === 'production') {
+    log.warn(
+      {},
+      `IORA_MODE=production with the embedded PostgreSQL below ${config.IORA_DATA_DIR}: set DATABASE_URL for a server of your own`,
+    );
+  }
   const options: EmbeddedPostgresOptions = {
     dataDir: config.IORA_DATA_DIR,
     log: (event, details) => log.info({ ...details, event }, 'embedded PostgreSQL'),
@@ -45,22 +51,14 @@ export async function openDatabaseSource(
 
 function ownDatabase(config: Config, databaseUrl: string): DatabaseSource {
   const direct = config.DATABASE_DIRECT_URL ?? databaseUrl;
+  const connectionTo = (url: string) => parseConnection(url, config.DATABASE_CA_FILE);
   return {
-    service: connectionFrom(config, databaseUrl),
-    direct: connectionFrom(config, direct),
-    migration: connectionFrom(config, config.DATABASE_MIGRATION_URL ?? direct),
+    service: connectionTo(databaseUrl),
+    direct: connectionTo(direct),
+    migration: connectionTo(config.DATABASE_MIGRATION_URL ?? direct),
     embedded: false,
     stop: () => Promise.resolve(),
   };
-}
-
-/** Throws ConfigError for an sslmode that is not offered and for a CA file that cannot be read. */
-function connectionFrom(config: Config, url: string): Connection {
-  try {
-    return parseConnection(url, config.DATABASE_CA_FILE);
-  } catch (error) {
-    throw new ConfigError([`the database URL or DATABASE_CA_FILE: ${error instanceof Error ? error.message : error}`]);
-  }
 }
 
 /** The embedded server has the same roles as any other; the service logs in as the one that serves requests. */

@@ -1,4 +1,5 @@
-import type { Config, VersionedSecret } from '../platform/config.ts';
+import type { Config } from '../platform/config.ts';
+import type { VersionedSecret } from '../platform/config-values.ts';
 import { localSecret } from '../platform/local-secrets.ts';
 import type { Log } from '../platform/log.ts';
 
@@ -11,10 +12,10 @@ export interface Secrets {
 
 /** The secrets from the configuration; development makes the missing ones below IORA_DATA_DIR and says so. */
 export function loadSecrets(config: Config, log: Log): Secrets {
-  const made = (name: string) => madeHere(config, log, name);
+  const made = (name: LocalSecret) => madeHere(config, log, name);
   const versioned = (
     configured: VersionedSecret[] | undefined,
-    name: string,
+    name: LocalSecret,
   ): readonly [VersionedSecret, ...VersionedSecret[]] => {
     const [first, ...older] = configured ?? [];
     return first === undefined ? [{ version: 1, secret: made(name) }] : [first, ...older];
@@ -31,8 +32,27 @@ export function localIdentitySecret(config: Config, log: Log): Uint8Array | null
   return config.IORA_MODE === 'production' ? null : madeHere(config, log, 'local-identity');
 }
 
-function madeHere(config: Config, log: Log, name: string): Uint8Array {
+type LocalSecret = 'key-pepper' | 'data-keys' | 'local-identity';
+
+/** What somebody should know about a secret that was just made. */
+const notes: Readonly<Record<LocalSecret, { level: 'info' | 'warn'; text: string }>> = {
+  'key-pepper': {
+    level: 'warn',
+    text: 'KEY_PEPPER is not set, so one was made for this installation: back it up, for without it no API key can be verified',
+  },
+  'data-keys': {
+    level: 'warn',
+    text: 'DATA_KEYS is not set, so one was made for this installation: back it up, for without it no email can be read',
+  },
+  'local-identity': {
+    level: 'info',
+    text: 'a secret was made that signs development tokens: it needs no backup, but without it those tokens end',
+  },
+};
+
+function madeHere(config: Config, log: Log, name: LocalSecret): Uint8Array {
   const { secret, file, made } = localSecret(config.IORA_DATA_DIR, name);
-  if (made) log.warn({ file }, `${name} was not configured, so one was made for this installation: back it up`);
+  const { level, text } = notes[name];
+  if (made) log[level]({ file }, text);
   return secret;
 }

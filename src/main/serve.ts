@@ -1,6 +1,6 @@
 import { createHealth } from '../features/health/index.ts';
 import { createMetricsEndpoint } from '../features/health/metrics-endpoint.ts';
-import { keepPartitionsAhead } from '../features/retention/keep-partitions-ahead.ts';
+import { keepPartitionsAhead, type PartitionKeeper } from '../features/retention/keep-partitions-ahead.ts';
 import { type Config, loadConfig, settingsWithoutEffect } from '../platform/config.ts';
 import { assertDatabaseUsable, awaitDatabase } from '../platform/database-start.ts';
 import { type Log, openLog } from '../platform/log.ts';
@@ -66,9 +66,9 @@ async function listen(
     serves: true,
   });
   let accepting = false;
-  let partitions: { close(): void };
+  let partitions: PartitionKeeper;
   try {
-    partitions = await keepPartitionsAhead({ database: application.database, log });
+    partitions = await keepPartitionsAhead({ database: application.database, log, wallClockMs: Date.now });
     await application.start();
   } catch (error) {
     await application.close(0);
@@ -84,7 +84,18 @@ async function listen(
   metrics.gauge('iora_listening', '1 while invalidations of other instances arrive', () =>
     Number(application.listening()),
   );
-  const health = createHealth({ ...application, accepting: () => accepting, version });
+  metrics.gauge('iora_partition_months_ahead', 'Months of partitions ready beyond the current one', () =>
+    partitions.monthsAhead(),
+  );
+  const others = (await application.database.call(application.instances.live)).length - 1;
+  if (others > 0) log.warn({ others }, 'other instances serve this database: rate limits hold per process only');
+  const health = createHealth({
+    ...application,
+    database: application.probeDatabase,
+    pool: application.database.stats,
+    accepting: () => accepting,
+    version,
+  });
   const mcp = createMcpTransport({
     operations: application.operations,
     version,

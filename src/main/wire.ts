@@ -12,7 +12,9 @@ import { createAdmission } from '../features/limits/admission.ts';
 import { createLocalIdentity, createPeople } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
 import type { Authenticate } from '../kernel/context.ts';
+import { unavailable } from '../kernel/errors.ts';
 import { createInvoke } from '../kernel/invoke.ts';
+import { createGate } from '../lib/gate.ts';
 import { openBus } from '../platform/bus.ts';
 import { openCache } from '../platform/cache.ts';
 import type { Config } from '../platform/config.ts';
@@ -28,11 +30,15 @@ import type { Secrets } from './secrets.ts';
 const AUTHORIZATION_LENGTH_MAX = 8_192;
 /** Principals kept in memory: about 1 KB each. */
 const PRINCIPALS_MAX = 10_000;
+/** Credentials never seen before that wait to be looked up: a look-up takes about a millisecond. */
+const STRANGERS_WAITING_MAX = 500;
 /** Prices and other answers kept in memory. */
 const CACHE_ENTRIES_MAX = 10_000;
 /** A signed-in person's rights are read again after this long at the latest. */
 const SESSION_FRESH_MS = 60_000;
 const SECOND_MS = 1_000;
+/** A database that answers takes some milliseconds of it for the last goodbyes, also when no time is left otherwise. */
+const GOODBYE_MS = 1_000;
 
 export interface WireParts {
   readonly config: Config;
@@ -65,6 +71,15 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     observe: ({ ms, failed }) => metrics.databaseSeconds.observe({ outcome: failed ? 'failed' : 'ok' }, ms / SECOND_MS),
     onError,
   });
+  // A connection of its own, so that a busy pool does not make the server look dead to whoever balances load.
+  const probeDatabase = openDatabase({
+    connection: service,
+    poolMin: 0,
+    poolMax: 1,
+    connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
+    applicationName: 'iora-probe',
+    onError,
+  });
   const cacheOptions = {
     entriesMax: PRINCIPALS_MAX,
     outageGraceMs: config.KEY_OUTAGE_GRACE * SECOND_MS,
@@ -72,7 +87,13 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     wallClockMs,
     observe: (result: string) => metrics.keyCache.inc({ result }),
   };
-  const keyCache = createPrincipalCache({ ...cacheOptions, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
+  const strangers = createGate({
+    // Half of the pool: the other half is always there for those who are known.
+    runningMax: Math.max(1, Math.floor(config.DATABASE_POOL_MAX / 2)),
+    waitingMax: STRANGERS_WAITING_MAX,
+    refuse: () => unavailable('Too many unknown keys are being looked up at the moment.'),
+  });
+  const keyCache = createPrincipalCache({ ...cacheOptions, strangers, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
   const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: SESSION_FRESH_MS });
   const caches = [keyCache, sessionCache];
   const instances = createInstances({ database, log, id: instanceId, version, alone: embedded });
@@ -91,6 +112,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     observe: (result, rows) => metrics.usageRows.inc({ result }, rows),
   });
   const admission = createAdmission({
+    unmeteredPerWindowMax: config.UNMETERED_PER_MINUTE,
     monotonicMs,
     wallClockMs,
     usedSince: (principal, subject, sinceMs) =>
@@ -113,7 +135,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     return localIdentity.authenticate(bearer);
   };
 
-  const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX });
+  const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX, monotonicMs });
   const operations = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
@@ -141,12 +163,23 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
 
   let bus: ReturnType<typeof openBus> | undefined;
+
+  async function closeRest(): Promise<void> {
+    await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
+    if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
+    await bus?.close();
+    await cache.close();
+    await Promise.all([database.close(), probeDatabase.close()]);
+  }
+
   return {
     operations,
     invoke,
     authenticate,
     database,
+    probeDatabase,
     people,
+    instances,
     localIdentity,
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
     listening: () => bus?.connected === true,
@@ -175,13 +208,15 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     },
     /** Writes what is still in memory and closes everything, within the deadline. Resolves to usage rows lost. */
     async close(deadlineMs: number): Promise<number> {
+      const endsAt = performance.now() + deadlineMs;
       const lost = await usageWriter.close(deadlineMs);
       if (lost > 0) log.error({ rows: lost }, 'usage rows could not be written before the deadline');
-      await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
-      if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
-      await bus?.close();
-      await cache.close();
-      await database.close();
+      const rest = closeRest();
+      // A silent database is not waited for: whoever closes is about to end, and its connections end with it.
+      const late = Promise.withResolvers<void>();
+      const bound = setTimeout(late.resolve, Math.max(GOODBYE_MS, endsAt - performance.now()));
+      await Promise.race([rest, late.promise]);
+      clearTimeout(bound);
       return lost;
     },
   };

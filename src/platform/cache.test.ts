@@ -9,7 +9,7 @@ const GRACE_MS = 600_000;
 /** A cache under a clock that the test moves. */
 function setUp(maxEntries = 100) {
   const clock = { now: 1_000_000 };
-  const cache = openCache({ maxEntries, wallClockMs: () => clock.now });
+  const cache = openCache({ maxEntries, monotonicMs: () => clock.now });
   const ask = <T>(key: string, factory: (signal: AbortSignal) => Promise<T>, options: Partial<FillOptions<T>> = {}) =>
     cache.getOrSet(key, { ttlMs: TTL_MS, graceMs: GRACE_MS, factory, ...options });
   return { clock, cache, ask };

@@ -54,9 +54,10 @@ interface Flight {
 /** Opens a cache in memory of at most `maxEntries` values, the least recently used leaving first. */
 export function openCache(parts: {
   readonly maxEntries: number;
-  readonly wallClockMs?: (() => number) | undefined;
+  /** A clock that never goes back, so that a corrected wall clock makes nothing fresh again. */
+  readonly monotonicMs: () => number;
 }): Cache {
-  const { maxEntries, wallClockMs = Date.now } = parts;
+  const { maxEntries, monotonicMs } = parts;
   // Not serialised: entries are frozen and never leave the process from this tier.
   const options = { maxItems: maxEntries, serialize: false };
   const memory = new MemoryDriver(options);
@@ -79,13 +80,13 @@ export function openCache(parts: {
     try {
       closing.signal.throwIfAborted();
       const value = deepFreeze(await options.factory(closing.signal));
-      const freshUntilMs = wallClockMs() + options.ttlMs;
+      const freshUntilMs = monotonicMs() + options.ttlMs;
       const entry = { value, freshUntilMs, goneAtMs: freshUntilMs + options.graceMs };
       failures.delete(key);
       if (!flight.cancelled) await store.set({ key, value: entry, ttl: options.ttlMs + options.graceMs, grace: false });
       return entry;
     } catch (error) {
-      const now = wallClockMs();
+      const now = monotonicMs();
       if (!flight.cancelled) failures.set(key, { error }, now + FAILURE_TTL_MS);
       throw error;
     } finally {
@@ -109,7 +110,7 @@ export function openCache(parts: {
   async function fillOrGrace<T>(key: string, options: FillOptions<T>, entry: Entry | undefined, now: number) {
     closing.signal.throwIfAborted();
     const stale = () =>
-      entry !== undefined && wallClockMs() < entry.goneAtMs
+      entry !== undefined && monotonicMs() < entry.goneAtMs
         ? { value: entry.value as T, state: 'stale' as const }
         : undefined;
     try {
@@ -133,7 +134,7 @@ export function openCache(parts: {
   return {
     getOrSet<T>(key: string, options: FillOptions<T>) {
       const entry = peek(key);
-      const now = wallClockMs();
+      const now = monotonicMs();
       if (entry !== undefined && now < entry.freshUntilMs) {
         return Promise.resolve({ value: entry.value as T, state: 'hit' as const });
       }

@@ -2,93 +2,22 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import {
+  addressRanges,
+  dataKeys,
+  marketSources,
+  port,
+  postgresUrl,
+  readableFile,
+  versionedSecrets,
+  wholeNumber,
+} from './config-values.ts';
+import { tlsModeOf } from './connection.ts';
 
 /**
  * Every setting, once: its name in the environment, its form, its default, what it is for. `.env.example` and
  * docs/reference/configuration.md are generated from this schema.
  */
-
-/** Shortest secret accepted where we cannot choose it ourselves: 256 bits. */
-const SECRET_BYTES_MIN = 32;
-
-export interface VersionedSecret {
-  readonly version: number;
-  readonly secret: Uint8Array;
-}
-
-const port = z
-  .string()
-  .regex(/^\d{1,5}$/, 'must be a port number')
-  .transform(Number)
-  .pipe(z.int().min(0).max(65_535));
-
-function wholeNumber(min: number, max: number) {
-  return z
-    .string()
-    .regex(/^\d{1,12}$/, 'must be a whole number')
-    .transform(Number)
-    .pipe(z.int().min(min).max(max));
-}
-
-const commaList = z.string().transform((text) =>
-  text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== ''),
-);
-
-/** `version:base64[,version:base64]`, newest first: the first writes, all of them read. */
-const versionedSecrets = z.string().transform((text, context): VersionedSecret[] => {
-  const secrets: VersionedSecret[] = [];
-  for (const part of text.split(',')) {
-    const match = /^\s*([1-9]\d{0,5}):([A-Za-z0-9+/_-]+={0,2})\s*$/.exec(part);
-    const secret = match?.[2] === undefined ? undefined : Buffer.from(match[2], 'base64');
-    if (match === null || secret === undefined || secret.length < SECRET_BYTES_MIN) {
-      context.addIssue(`must be version:base64[,version:base64] with at least ${SECRET_BYTES_MIN} bytes each`);
-      return z.NEVER;
-    }
-    secrets.push({ version: Number(match[1]), secret });
-  }
-  if (new Set(secrets.map((item) => item.version)).size !== secrets.length) {
-    context.addIssue('names the same version twice');
-    return z.NEVER;
-  }
-  return secrets;
-});
-
-/** AES-256 takes keys of exactly this length. */
-const dataKeys = versionedSecrets.refine(
-  (keys) => keys.every((key) => key.secret.length === SECRET_BYTES_MIN),
-  `must be keys of exactly ${SECRET_BYTES_MIN} bytes`,
-);
-
-/** Addresses and CIDR ranges, as `node:net` reads them. */
-const addressRanges = commaList.refine(
-  (ranges) => ranges.every(isAddressRange),
-  'must be IP addresses or CIDR ranges, separated by commas',
-);
-
-function isAddressRange(range: string): boolean {
-  const [address = '', prefix, ...rest] = range.split('/');
-  const version = isIP(address);
-  if (version === 0 || rest.length > 0) return false;
-  return prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 4 ? 32 : 128));
-}
-
-/** Names in MARKET_SOURCES; `simulated` stands alone. */
-const liveSources = ['coingecko', 'coinpaprika', 'coinmarketcap', 'cryptocompare', 'kraken', 'coinbase'];
-const marketSources = commaList
-  .refine(
-    (names) => names.length > 0 && names.every((name) => name === 'simulated' || liveSources.includes(name)),
-    `must name one or more of ${liveSources.join(', ')}, or simulated`,
-  )
-  .refine((names) => !names.includes('simulated') || names.length === 1, 'names simulated beside live sources')
-  .refine((names) => new Set(names).size === names.length, 'names a source twice');
-
-const postgresUrl = z
-  .string()
-  .regex(/^postgres(?:ql)?:\/\//, 'must start with postgres:// or postgresql://')
-  .refine((text) => URL.canParse(text), 'is not a valid URL');
 
 export interface SettingMeta {
   readonly section: 'Server' | 'Data' | 'PostgreSQL' | 'Secrets' | 'Market' | 'Limits' | 'Observability';
@@ -158,7 +87,7 @@ export const configSchema = z.object({
     description: 'Connection past any pooler, for LISTEN and migrations.',
     defaultNote: 'DATABASE_URL',
   }),
-  DATABASE_CA_FILE: described(z.string().min(1).optional(), {
+  DATABASE_CA_FILE: described(readableFile.optional(), {
     section: 'PostgreSQL',
     description: 'Certificate authority that the server certificate is verified against.',
   }),
@@ -208,6 +137,10 @@ export const configSchema = z.object({
   KEY_OUTAGE_GRACE: described(wholeNumber(0, 600).default(60), {
     section: 'Limits',
     description: 'Seconds a key verified before PostgreSQL went away is still accepted while it is away.',
+  }),
+  UNMETERED_PER_MINUTE: described(wholeNumber(1, 1_000_000_000).default(600), {
+    section: 'Limits',
+    description: 'Calls that cost nothing (keys, usage, lists) which one owner may make in any minute.',
   }),
   USAGE_FLUSH_INTERVAL_MS: described(wholeNumber(5, 1_000).default(100), {
     section: 'Limits',
@@ -272,23 +205,29 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export function loadConfig(environment: Environment = process.env, defaults: Record<string, string> = {}): Config {
   const problems: string[] = [];
   const raw = { ...defaults };
+  const values: Record<string, unknown> = {};
+  const refused = new Set<string>();
   for (const [name, schema] of Object.entries(configSchema.shape)) {
     const value = environment[name];
     const file = environment[`${name}_FILE`];
+    const before = problems.length;
     if (settingMeta(schema).secret && file !== undefined && file !== '') {
       if (value !== undefined && value !== '') problems.push(`${name} and ${name}_FILE are both set: keep one`);
       else readSecretFile(name, file, raw, problems);
     } else if (value !== undefined && value !== '') raw[name] = value;
+    if (problems.length === before) {
+      const parsed = schema.safeParse(raw[name]);
+      if (parsed.success) values[name] = parsed.data;
+      // The message names the setting and the rule, never the value, which may be a secret.
+      else for (const issue of parsed.error.issues) problems.push(`${name} ${issue.message}`);
+    }
+    if (problems.length > before) refused.add(name);
   }
-  const parsed = configSchema.safeParse(raw);
-  if (!parsed.success) {
-    // The message names the setting and the rule, never the value, which may be a secret.
-    for (const issue of parsed.error.issues) problems.push(`${issue.path.join('.')} ${issue.message}`);
-  } else {
-    problems.push(...unsafeInProduction(parsed.data), ...inconsistent(parsed.data));
-  }
-  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
-  return Object.freeze(parsed.data);
+  // What is set and wrong has been told, so it is not called missing as well.
+  const isMissing = (name: keyof Config) => values[name] === undefined && !refused.has(name);
+  problems.push(...unsafeInProduction(values, isMissing), ...inconsistent(values, isMissing));
+  if (problems.length > 0) throw new ConfigError(problems);
+  return Object.freeze(values as Config);
 }
 
 /** Where the value of a setting comes from. */
@@ -305,12 +244,21 @@ export function settingSource(
 /** Settings of the plan that this release does not have; somebody who sets one should hear that it does nothing. */
 const SETTINGS_TO_COME = [
   'REDIS_URL',
+  'REDIS_CACHE_URL',
+  'REDIS_PREFIX',
+  'REDIS_TTL_DEFAULT',
   'IORA_WORKERS',
   'OIDC_ISSUER',
+  'OIDC_AUDIENCE',
   'CLERK_SECRET_KEY',
+  'CLERK_PUBLISHABLE_KEY',
+  'CLERK_JWT_KEY',
+  'CLERK_WEBHOOK_SECRET',
   'STRIPE_SECRET_KEY',
+  'STRIPE_WEBHOOK_SECRET',
   'SERVICE_SECRETS',
   'TYPESENSE_URL',
+  'TYPESENSE_API_KEY',
   'DATABASE_WORKER_URL',
 ];
 
@@ -334,36 +282,40 @@ function readSecretFile(name: string, file: string, raw: Record<string, string>,
   }
 }
 
-function inconsistent(config: Config): string[] {
+type IsMissing = (name: keyof Config) => boolean;
+
+function inconsistent(config: Partial<Config>, isMissing: IsMissing): string[] {
   const problems: string[] = [];
-  if (config.DATABASE_POOL_MIN > config.DATABASE_POOL_MAX)
+  const { DATABASE_POOL_MIN: min, DATABASE_POOL_MAX: max } = config;
+  if (min !== undefined && max !== undefined && min > max)
     problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
-  if (config.MARKET_SOURCES.includes('coinmarketcap') && config.COINMARKETCAP_API_KEY === undefined) {
+  if (config.MARKET_SOURCES?.includes('coinmarketcap') === true && isMissing('COINMARKETCAP_API_KEY')) {
     problems.push('COINMARKETCAP_API_KEY is required for the source coinmarketcap');
   }
   return problems;
 }
 
 /** What production mode refuses before anything is started. The database login itself is checked once connected. */
-function unsafeInProduction(config: Config): string[] {
+function unsafeInProduction(config: Partial<Config>, isMissing: IsMissing): string[] {
   if (config.IORA_MODE !== 'production') return [];
   const problems: string[] = [];
-  if (config.KEY_PEPPER === undefined)
-    problems.push('KEY_PEPPER is required in production (make one: echo "1:$(openssl rand -base64 32)")');
-  if (config.DATA_KEYS === undefined)
-    problems.push('DATA_KEYS is required in production (make one: echo "1:$(openssl rand -base64 32)")');
+  for (const name of ['KEY_PEPPER', 'DATA_KEYS'] as const) {
+    if (isMissing(name))
+      problems.push(`${name} is required in production (make one: echo "1:$(openssl rand -base64 32)")`);
+  }
   for (const name of ['DATABASE_URL', 'DATABASE_DIRECT_URL', 'DATABASE_MIGRATION_URL'] as const) {
     const url = config[name];
-    if (url !== undefined && !isVerifiedOrLocal(url)) {
+    if (url !== undefined && !isLocal(url) && tlsModeOf(url, !isMissing('DATABASE_CA_FILE')) !== 'verify-full') {
       problems.push(`${name} needs sslmode=verify-full in production (or a Unix socket or loopback address)`);
     }
   }
   return problems;
 }
 
-function isVerifiedOrLocal(url: string): boolean {
-  const parsed = new URL(url);
-  const host = parsed.searchParams.get('host') ?? parsed.hostname;
-  const local = host === '' || host.startsWith('/') || host === 'localhost' || host === '[::1]' || /^127\./.test(host);
-  return local || parsed.searchParams.get('sslmode') === 'verify-full';
+/** A Unix socket (whose path a URL may hold escaped), or an address of this machine; a name that only looks like one is not. */
+function isLocal(url: string): boolean {
+  const { searchParams, hostname } = new URL(url);
+  const host = searchParams.get('host') ?? hostname;
+  if (['', 'localhost', '[::1]', '::1'].includes(host)) return true;
+  return /^(?:\/|%2f)/i.test(host) || (isIP(host) === 4 && host.startsWith('127.'));
 }

@@ -6,7 +6,9 @@ import pg from 'pg';
 
 /** The role that owns the schema; migrations run as it. */
 export const ownerRole = 'iora_owner';
-const serviceRoles = ['iora_migrator', 'iora_maintainer', 'iora_api', 'iora_worker', 'iora_readonly'];
+/** Roles that serve; a login that is one, or a member of one, is to stay unable to change the schema. */
+const servingRoles = ['iora_api', 'iora_worker', 'iora_readonly'];
+const serviceRoles = ['iora_migrator', 'iora_maintainer', ...servingRoles];
 
 const bootstrapFile = new URL('../../ops/postgres/bootstrap.sql', import.meta.url);
 /** What PostgreSQL itself uses by default (scram_iterations). */
@@ -26,14 +28,24 @@ export class DatabaseRolesError extends Error {
  * Throws DatabaseRolesError, naming the file to run, when something is missing.
  */
 export async function ensureRoles(client: pg.ClientBase): Promise<void> {
-  const { rows } = await client.query<{ login: string; database: string; may_create: boolean }>(
-    `SELECT current_user AS login, current_database() AS database, rolsuper OR rolcreaterole AS may_create
+  const { rows } = await client.query<{ login: string; database: string; may_create: boolean; serves: boolean }>(
+    `SELECT current_user AS login, current_database() AS database, rolsuper OR rolcreaterole AS may_create,
+            EXISTS (SELECT FROM pg_roles role
+                    WHERE role.rolname = ANY ($1) AND pg_has_role(current_user, role.oid, 'MEMBER')) AS serves
      FROM pg_roles WHERE rolname = current_user`,
+    [servingRoles],
   );
-  const { login, database, may_create: mayCreate } = only(rows);
+  const { login, database, may_create: mayCreate, serves } = only(rows);
   const missing = await missingRights(client);
   if (missing.length === 0 && !mayCreate) return;
-  const remedy = `let a superuser run ops/postgres/bootstrap.sql in database "${database}", then GRANT iora_migrator TO "${login}"`;
+  // With a right to migrate, a login that serves would be refused by the next start in production.
+  const migrator = serves
+    ? 'set DATABASE_MIGRATION_URL to a login that is a member of iora_migrator'
+    : `GRANT iora_migrator TO "${login}"`;
+  const remedy =
+    serves && missing.length === 1 && missing[0] === membershipInOwner
+      ? migrator
+      : `let a superuser run ops/postgres/bootstrap.sql in database "${database}", then ${migrator}`;
   if (!mayCreate) throw new DatabaseRolesError(`login "${login}" lacks ${missing.join(', ')}: ${remedy}`);
   try {
     await client.query(await readFile(bootstrapFile, 'utf8'));
@@ -72,6 +84,8 @@ export function scramVerifier(password: string, salt: Buffer = randomBytes(SCRAM
   return `SCRAM-SHA-256$${SCRAM_ITERATIONS}:${salt.toString('base64')}$${storedKey}:${hmac('Server Key').toString('base64')}`;
 }
 
+const membershipInOwner = `membership in ${ownerRole}`;
+
 async function missingRights(client: pg.ClientBase): Promise<string[]> {
   const { rows } = await client.query<{ rolname: string }>('SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)', [
     [ownerRole, ...serviceRoles],
@@ -84,10 +98,7 @@ async function missingRights(client: pg.ClientBase): Promise<string[]> {
             has_schema_privilege('${ownerRole}', 'public', 'CREATE') AS creates`,
   );
   const { acts, creates } = only(rights.rows);
-  return [
-    ...(acts ? [] : [`membership in ${ownerRole}`]),
-    ...(creates ? [] : [`CREATE on schema public for ${ownerRole}`]),
-  ];
+  return [...(acts ? [] : [membershipInOwner]), ...(creates ? [] : [`CREATE on schema public for ${ownerRole}`])];
 }
 
 function only<T>(rows: readonly T[]): T {

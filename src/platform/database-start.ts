@@ -50,14 +50,28 @@ export async function awaitDatabase(connection: Connection, waitMaxMs: number): 
 export async function assertDatabaseUsable(connection: Connection, options: { production: boolean }): Promise<void> {
   await connected(connection, async (client) => {
     await assertSchemaUsable(client);
-    const { rows } = await client.query<{ login: string; reason: string | null }>(LOGIN_POWERS);
-    const { login, reason } = rows[0] ?? { login: 'the login', reason: 'its powers cannot be read' };
-    if (options.production && reason !== null) {
+    const { rows } = await client.query<LoginPowers>(LOGIN_POWERS);
+    const powers = rows[0] ?? { login: 'the login', reason: 'its powers cannot be read', revoke: null };
+    if (options.production && powers.reason !== null) {
       throw new DatabaseStartError(
-        `the database login "${login}" may do more than serve (${reason}): let DATABASE_URL log in as iora_api`,
+        `the database login "${powers.login}" may do more than serve (${powers.reason}): ${remedy(powers)}`,
       );
     }
   });
+}
+
+interface LoginPowers {
+  readonly login: string;
+  /** What the login may do beyond serving; null when nothing. */
+  readonly reason: string | null;
+  /** The statements that end its memberships; null when there are none. */
+  readonly revoke: string | null;
+}
+
+function remedy({ login, reason, revoke }: LoginPowers): string {
+  if (login !== 'iora_api') return 'let DATABASE_URL log in as iora_api';
+  if (reason?.startsWith('member of ') && revoke !== null) return revoke;
+  return 'run ops/postgres/bootstrap.sql as another superuser, which takes that from iora_api';
 }
 
 const LOGIN_POWERS = `
@@ -70,8 +84,11 @@ const LOGIN_POWERS = `
               ELSE (SELECT 'member of ' || string_agg(other.rolname, ', ' ORDER BY other.rolname)
                     FROM pg_roles other
                     WHERE other.rolname NOT IN (current_user, 'iora_api') AND pg_has_role(current_user, other.oid, 'MEMBER'))
-         END AS reason
-  FROM pg_roles WHERE rolname = current_user`;
+         END AS reason,
+         (SELECT string_agg(format('REVOKE %I FROM %I', granted.rolname, current_user), '; ' ORDER BY granted.rolname)
+          FROM pg_auth_members JOIN pg_roles granted ON granted.oid = roleid
+          WHERE member = mine.oid) AS revoke
+  FROM pg_roles mine WHERE rolname = current_user`;
 
 async function connected<T>(connection: Connection, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({

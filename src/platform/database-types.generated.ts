@@ -27,6 +27,7 @@ export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface ApiKeyFamilies {
   created_at: Generated<Timestamp>;
+  created_by_key_id: string | null;
   environment: string;
   expires_at: Timestamp | null;
   id: Generated<string>;

@@ -43,7 +43,8 @@ function readSecret(file: string): Buffer | undefined {
     throw error;
   }
   const secret = Buffer.from(text.trim(), 'base64');
-  if (secret.length !== SECRET_BYTES) {
+  // Decoding alone would pass over whatever is no base64.
+  if (secret.length !== SECRET_BYTES || secret.toString('base64') !== text.trim()) {
     throw new Error(`${file} is damaged: restore it from a backup, since what it protects cannot be read without it`);
   }
   return secret;

@@ -10,6 +10,7 @@ import { until } from '../../test/support/application.ts';
 import { withClient } from '../../test/support/postgres.ts';
 import { startTcpProxy, type TcpProxy, throughProxy } from '../../test/support/tcp-proxy.ts';
 import { parseConnection } from './connection.ts';
+import { awaitDatabase, DatabaseStartError } from './database-start.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { migrateUp } from './migrations.ts';
 import { type Database, DatabaseUnavailableError, openDatabase } from './postgres.ts';
@@ -162,4 +163,35 @@ test('closing does not wait for a silent server', async () => {
   proxy.set('blackhole');
   await database.close();
   await proxy.close();
+});
+
+test('a process that starts waits for a server that is not yet there, and no longer than it may', async () => {
+  const proxy = await startTcpProxy({ host: '127.0.0.1', port: server.port });
+  const connection = parseConnection(throughProxy(apiUrl, proxy));
+  proxy.set('reset');
+  const waiting = awaitDatabase(connection, 60_000);
+  await until(() => proxy.accepted >= 2, 'it has tried twice');
+  proxy.set('pass');
+  await waiting;
+
+  const lines = (error: unknown) =>
+    error instanceof DatabaseStartError &&
+    error.message.startsWith(`PostgreSQL at 127.0.0.1:${proxy.port} cannot be used: `);
+  for (const mode of ['reset', 'blackhole'] as const) {
+    proxy.set(mode);
+    await assert.rejects(awaitDatabase(connection, 0), lines, mode);
+  }
+  await proxy.close();
+});
+
+test('a server that answers no is not asked again, and no password is repeated', async () => {
+  const wrong = new URL(apiUrl);
+  wrong.password = 'hunter2';
+  for (const [url, reason] of [
+    [wrong.href, /password authentication failed/],
+    [apiUrl.replace(/\/iora$/, '/nothing'), /does not exist/],
+  ] as const) {
+    const refused = awaitDatabase(parseConnection(url), 600_000);
+    await assert.rejects(refused, (error: Error) => reason.test(error.message) && !error.message.includes('hunter2'));
+  }
 });

@@ -67,6 +67,7 @@ export async function startApplication(
 ): Promise<TestApplication> {
   const serviceUrl = options.serviceUrl ?? database.apiUrl;
   const config = loadConfig({
+    UNMETERED_PER_MINUTE: '1000000000',
     DATABASE_URL: serviceUrl,
     // Never made: every secret is given.
     IORA_DATA_DIR: join(tmpdir(), `iora-unused-${randomUUID()}`),

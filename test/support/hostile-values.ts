@@ -91,8 +91,8 @@ const texts = [
 
 const numbers = [0, -0, 1, -1, 0.5, 1e-7, 1e21, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 53), Number.MAX_VALUE, 5e-324];
 
-/** Any UTF-16 there is, half surrogate pairs included. */
-const anyCharacters = fc
+/** Any UTF-16 there is, half surrogate pairs and control characters among it. */
+export const anyCharacters: fc.Arbitrary<string> = fc
   .array(fc.nat(0xffff), { minLength: 1, maxLength: 50 })
   .map((codes) => String.fromCharCode(...codes));
 

@@ -3,7 +3,15 @@
 import fc from 'fast-check';
 import { assets, currencies } from '../../src/features/market/symbols.ts';
 import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
-import { damaged, hostileNames, hostileTexts, hostileValues, oddNames, oversizedValues } from './hostile-values.ts';
+import {
+  anyCharacters,
+  damaged,
+  hostileNames,
+  hostileTexts,
+  hostileValues,
+  oddNames,
+  oversizedValues,
+} from './hostile-values.ts';
 
 /** What a caller may name that lies in the database: keys of its owner, of a colleague, of another tenant; cursors. */
 export type ReferenceKind =
@@ -60,8 +68,9 @@ export function inputsOf(operation: Operation): fc.Arbitrary<unknown> {
     Object.fromEntries(Object.entries(properties).map(([name, schema]) => [name, fitting(name, schema)])),
     { requiredKeys: required },
   ) as fc.Arbitrary<Fields>;
+  const mutation = mutationsOf(properties);
   const mutated = fc
-    .tuple(acceptable, fc.array(mutationsOf(properties), { minLength: 1, maxLength: MUTATIONS_MAX }))
+    .tuple(acceptable, fc.oneof(fc.tuple(mutation), fc.array(mutation, { minLength: 2, maxLength: MUTATIONS_MAX })))
     .map(([input, mutations]) => mutations.reduce((value, mutate) => mutate(value), input));
   const noObject = fc.oneof(fc.constantFrom<unknown>(null, [], [{}], '', 'BTC', 0, true), fc.jsonValue());
   return fc.oneof(
@@ -114,6 +123,8 @@ function reference(kinds: readonly ReferenceKind[], spellings: readonly Referenc
 const someCase = (text: string) =>
   fc.constantFrom(text, text, text.toLowerCase(), `${text.slice(0, 1)}${text.slice(1).toLowerCase()}`);
 
+const withoutControls = (text: string) => `k${text.replace(/\p{Cc}/gu, '')}`;
+
 /** Values that mean something, by the name of their field: what the schema alone cannot tell. */
 const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   symbol: fc.oneof(
@@ -127,6 +138,7 @@ const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   query: fc.oneof(
     fc.constantFrom('bit', 'BTC', 'a', 'coin', ' ', '%', '_', 'ß', 'ﬁ'),
     fc.string({ unit: 'grapheme', minLength: 1, maxLength: 10 }),
+    anyCharacters,
   ),
   id: fc.oneof(
     { weight: 8, arbitrary: reference(['liveKey'], ['as it is']) },
@@ -142,8 +154,28 @@ const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
     { weight: 1, arbitrary: fc.base64String({ minLength: 1, maxLength: 60 }) },
   ),
   name: fc.oneof(
-    fc.constantFrom('backend', "o'hara", 'ключ', '键', '🔑', ' padded ', 'null', '-dash', '--json', 'a,b', 'x=y', '"'),
-    fc.string({ unit: 'grapheme', minLength: 1, maxLength: 30 }).map((text) => `k${text.replace(/\p{Cc}/gu, '')}`),
+    {
+      weight: 4,
+      arbitrary: fc.constantFrom(
+        ...[
+          'backend',
+          "o'hara",
+          'ключ',
+          '键',
+          '🔑',
+          ' padded ',
+          'null',
+          '-dash',
+          '--json',
+          'a,b',
+          'x=y',
+          '"',
+          '\u2028',
+        ],
+      ),
+    },
+    { weight: 4, arbitrary: fc.string({ unit: 'grapheme', minLength: 1, maxLength: 30 }).map(withoutControls) },
+    { weight: 1, arbitrary: anyCharacters.map(withoutControls) },
   ),
 };
 
@@ -157,7 +189,9 @@ const futureTimes = fc.oneof(
     '2096-02-29T00:00:00.000Z',
     '2099-06-30T12:00:00+14:00',
     '2099-06-30T12:00:00.123456789-23:59',
-    '9998-12-31T23:59:59.999Z',
+    '9999-12-31T23:59:59.999Z',
+    // Well formed, and past the last year that can be written.
+    '9999-12-31T23:59:59-23:59',
   ),
 );
 

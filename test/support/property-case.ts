@@ -68,6 +68,9 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
     const answers = sent.map(({ answer }) => answer);
     const succeeded = answers.filter(({ code }) => code === 'ok');
     for (const { text } of answers) assert.ok(!text.includes(world.foreignMark), "it shows another tenant's key");
+    if (!isCapable(operation, { ...caller, exhausted: false })) {
+      assert.equal(succeeded.length, 0, 'it works for somebody who may not');
+    }
     if (referencesIn(described).some(({ kind, spelling }) => kind === 'foreignKey' && spelling === 'as it is')) {
       assert.equal(succeeded.length, 0, "it works on another tenant's key");
     }

@@ -1,11 +1,11 @@
 import type { AuditEntry, AuditTrail } from '../../kernel/invoke.ts';
+import { createMinuteCounter } from '../../lib/minute-counter.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Database, Transaction } from '../../platform/postgres.ts';
 
 /** Rows for refused and failed writes that one owner may cause a minute: enough to see an attack, too few to fill a disk. */
 export const REFUSALS_PER_MINUTE_MAX = 30;
-const MINUTE_MS = 60_000;
 /** What the table takes; what a caller says of itself must never stop its write. */
 const USER_AGENT_LENGTH_MAX = 512;
 /** Interface of a link-local IPv6 address (`fe80::1%eth0`), which PostgreSQL does not keep. */
@@ -21,19 +21,10 @@ export interface AuditTrailParts {
 
 /** The append-only audit trail. Rows carry who, what, outcome and request id; never a secret. */
 export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
-  const refusals = new Map<string, number>();
-  let countedMinute = 0;
-
-  function mayRecordRefusal(ownerId: string): boolean {
-    const minute = Math.floor(parts.wallClockMs() / MINUTE_MS);
-    if (minute !== countedMinute || refusals.size >= OWNERS_COUNTED_MAX) {
-      refusals.clear();
-      countedMinute = minute;
-    }
-    const count = (refusals.get(ownerId) ?? 0) + 1;
-    refusals.set(ownerId, count);
-    return count <= REFUSALS_PER_MINUTE_MAX;
-  }
+  const mayRecordRefusal = createMinuteCounter({
+    perMinuteMax: REFUSALS_PER_MINUTE_MAX,
+    subjectsMax: OWNERS_COUNTED_MAX,
+  });
 
   async function append(tx: Transaction, entry: AuditEntry): Promise<void> {
     const { call } = entry;
@@ -66,7 +57,7 @@ export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
     async appendAlone(entry) {
       const { principal, requestId } = entry.call;
       // With the database away there is no row to write, and waiting for it again would double the caller's wait.
-      if (entry.errorCode === 'unavailable' || !mayRecordRefusal(principal.ownerId)) {
+      if (entry.errorCode === 'unavailable' || !mayRecordRefusal(principal.ownerId, parts.wallClockMs())) {
         parts.log.warn(
           { action: entry.action, outcome: entry.outcome, code: entry.errorCode, requestId },
           'audit row not kept',

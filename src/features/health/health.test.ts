@@ -40,7 +40,7 @@ beforeEach(async () => {
 
 /** The endpoints of a server that has just started, which remembers no probe. */
 function endpoints(accepting = () => true) {
-  const { endpoints: all } = createHealth({ ...iora.app, accepting, version: '1.2.3' });
+  const { endpoints: all } = createHealth({ ...iora.app, pool: iora.app.database.stats, accepting, version: '1.2.3' });
   return async (path: string, request: Partial<EndpointRequest> = {}): Promise<EndpointAnswer> => {
     const endpoint = all.find((candidate) => candidate.path === path) ?? assert.fail(path);
     return endpoint.answer({
@@ -102,6 +102,7 @@ test('a database that takes everything and answers nothing is unhealthy before i
   );
   assert.equal((await probePostgresql(iora.app.database)).status, 'unhealthy');
   assert.equal(givenUp, 0);
+  proxy.set('pass');
   await statement;
 });
 

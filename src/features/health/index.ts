@@ -5,7 +5,10 @@ import type { Database } from '../../platform/postgres.ts';
 export { createInstances, type Instances } from './instances.ts';
 
 export interface HealthParts {
+  /** Asked by the probe alone. */
   readonly database: Database;
+  /** Of the connections that serve calls. */
+  readonly pool: Database['stats'];
   /** False from the moment the server stops taking new work. */
   readonly accepting: () => boolean;
   /** True while LISTEN is connected, so that revocations of other instances arrive. */
@@ -88,7 +91,7 @@ async function databaseHealth(
           version: parts.version,
           postgresql: {
             ...toHealth(result),
-            pool: parts.database.stats(),
+            pool: parts.pool(),
             listening: parts.listening(),
           },
           usage: parts.usage(),

@@ -73,7 +73,9 @@ const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
 
 async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
   const [newest] = parts.peppers;
-  for (const pepper of parts.peppers) {
+  // The newest is asked once more at the end: another instance may have moved the key to it in between.
+  const peppers = parts.peppers.length === 1 ? parts.peppers : [...parts.peppers, newest];
+  for (const pepper of peppers) {
     const [row] = await parts.database.callWithHash<FoundKey>('find_api_key', hashKey(key, pepper.secret));
     if (row === undefined) continue;
     // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.

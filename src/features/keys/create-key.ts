@@ -76,6 +76,7 @@ export const createKey = (parts: KeysParts) =>
         .values({
           id,
           user_id: userId,
+          created_by_key_id: context.principal.key?.id ?? null,
           org_id: orgId,
           name: request.name,
           environment: request.environment,

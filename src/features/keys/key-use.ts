@@ -14,9 +14,24 @@ const FLUSH_INTERVAL_MS = 60_000;
 /** Keys counted between two writes; more than that are written early. */
 const KEYS_COUNTED_MAX = 10_000;
 
+interface Use {
+  lastUsedAtMs: number;
+  count: number;
+}
+
 /** Starts the counter; its timer does not keep the process alive. */
 export function createKeyUse(parts: { database: Database; log: Log; wallClockMs: () => number }): KeyUse {
-  let uses = new Map<string, { lastUsedAtMs: number; count: number }>();
+  let uses = new Map<string, Use>();
+
+  function add(secretId: string, { lastUsedAtMs, count }: Use): void {
+    const use = uses.get(secretId);
+    if (use === undefined) {
+      if (uses.size < KEYS_COUNTED_MAX) uses.set(secretId, { lastUsedAtMs, count });
+      return;
+    }
+    use.lastUsedAtMs = Math.max(use.lastUsedAtMs, lastUsedAtMs);
+    use.count += count;
+  }
 
   async function flush(): Promise<void> {
     if (uses.size === 0) return;
@@ -25,9 +40,14 @@ export function createKeyUse(parts: { database: Database; log: Log; wallClockMs:
     const ids = batch.map(([id]) => id);
     const moments = batch.map(([, use]) => new Date(use.lastUsedAtMs));
     const counts = batch.map(([, use]) => use.count);
-    await parts.database.call((tx) =>
-      sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
-    );
+    try {
+      await parts.database.call((tx) =>
+        sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
+      );
+    } catch (error) {
+      for (const [id, use] of batch) add(id, use);
+      throw error;
+    }
   }
 
   function flushSoon(): void {
@@ -38,14 +58,9 @@ export function createKeyUse(parts: { database: Database; log: Log; wallClockMs:
   timer.unref();
   return {
     touch(secretId) {
-      const use = uses.get(secretId);
-      if (use === undefined) {
-        uses.set(secretId, { lastUsedAtMs: parts.wallClockMs(), count: 1 });
-        if (uses.size >= KEYS_COUNTED_MAX) flushSoon();
-      } else {
-        use.lastUsedAtMs = parts.wallClockMs();
-        use.count += 1;
-      }
+      const before = uses.size;
+      add(secretId, { lastUsedAtMs: parts.wallClockMs(), count: 1 });
+      if (uses.size > before && uses.size === KEYS_COUNTED_MAX) flushSoon();
     },
     flush,
     async close() {

@@ -27,6 +27,11 @@ export interface PrincipalCacheOptions {
   readonly outageGraceMs: number;
   readonly monotonicMs: () => number;
   readonly wallClockMs: () => number;
+  /**
+   * Through which credentials never seen before are looked up: anybody can make up as many as they like, and must not
+   * keep those that are known from the database.
+   */
+  readonly strangers?: <T>(lookUp: () => Promise<T>) => Promise<T>;
   readonly observe?: (result: 'hit' | 'miss' | 'grace') => void;
 }
 
@@ -160,7 +165,9 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
         loading.delete(credential);
         resolve(answer);
       };
-      loadOrGrace(credential, loader, settle).catch((error: unknown) => {
+      const { strangers } = options;
+      const lookUp = strangers === undefined || find(credential) !== undefined ? loader : () => strangers(loader);
+      loadOrGrace(credential, lookUp, settle).catch((error: unknown) => {
         loading.delete(credential);
         reject(error);
       });

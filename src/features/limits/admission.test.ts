@@ -46,6 +46,7 @@ function admissionOnClock(change: Partial<AdmissionParts> = {}) {
   const admission = createAdmission({
     monotonicMs: () => clock.monotonicMs,
     wallClockMs: () => clock.wallMs,
+    unmeteredPerWindowMax: 600,
     usedSince: async (_principal, subject, sinceMs) => {
       asked.push({ ...subject, sinceMs });
       return 0;
@@ -320,4 +321,17 @@ test('what costs more than the whole limit is refused without a promise', async 
   assert.ok(!refused.admitted);
   assert.equal(refused.error.code, 'rate_limited');
   assert.equal(refused.error.details['retryAfterSeconds'], undefined);
+});
+
+test('calls that cost nothing are bounded per owner, in a window of their own', () => {
+  const { admission, clock } = admissionOnClock({ unmeteredPerWindowMax: 2 });
+  const [one, other] = [principal('org_one', { minute: 1, month: 1 }), principal('org_other', { minute: 1, month: 1 })];
+  assert.equal(admission.refuseUnmetered(one), null);
+  assert.equal(admission.refuseUnmetered(one), null);
+  const refusal = admission.refuseUnmetered(one);
+  assert.equal(refusal?.code, 'rate_limited');
+  assert.deepEqual(refusal?.details, { policy: 'unmetered', limit: 2, windowSeconds: 60, retryAfterSeconds: 60 });
+  assert.equal(admission.refuseUnmetered(other), null);
+  clock.monotonicMs += 60_000;
+  assert.equal(admission.refuseUnmetered(one), null);
 });

@@ -25,6 +25,8 @@ export interface QuotaSubject {
 export interface AdmissionParts {
   readonly monotonicMs: () => number;
   readonly wallClockMs: () => number;
+  /** Calls that cost nothing which one owner may make within the window. */
+  readonly unmeteredPerWindowMax: number;
   /** Cost charged to the subject since that moment, with everything this process has accepted already counted. */
   readonly usedSince: (principal: Principal, subject: QuotaSubject, sinceMs: number) => Promise<number>;
   readonly observe?: (decision: 'admitted' | 'refused', policy: string) => void;
@@ -156,6 +158,14 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
 
   return {
     admit,
+    refuseUnmetered(principal) {
+      const limit = parts.unmeteredPerWindowMax;
+      const now = parts.monotonicMs();
+      const verdict = rateOf(`unmetered ${principal.ownerId}`, now).admit(now, limit, 1);
+      if (verdict.admitted) return null;
+      parts.observe?.('refused', 'unmetered');
+      return rateError('unmetered', limit, 'this account', verdict.retryAfterMs);
+    },
     refund(principal, cost, admittedAtMs) {
       if (principal.key?.environment === 'test') return;
       for (const id of [principal.ownerId, principal.key?.id]) {
@@ -217,10 +227,15 @@ function refusalError(policy: Policy, retryAfterMs: number): AppError {
       },
     );
   }
+  return rateError(policy.name, policy.limit, ofKey, retryAfterMs);
+}
+
+function rateError(policy: string, limit: number, subject: string, retryAfterMs: number): AppError {
   const retryAfterSeconds = Math.max(1, Math.ceil(retryAfterMs / SECOND_MS));
+  const calls = limit === 1 ? '1 call is' : `${limit} calls are`;
   return new AppError(
     'rate_limited',
-    `${policy.limit} calls in any ${RATE_WINDOW_SECONDS} s are allowed for ${ofKey}. Try again in ${retryAfterSeconds} s.`,
-    { details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS, retryAfterSeconds } },
+    `${calls} allowed in any ${RATE_WINDOW_SECONDS} s for ${subject}. Try again in ${retryAfterSeconds} s.`,
+    { details: { policy, limit, windowSeconds: RATE_WINDOW_SECONDS, retryAfterSeconds } },
   );
 }

@@ -57,7 +57,7 @@ function setUp(parts: Partial<MarketParts> = {}) {
   const market = createMarket({
     sources: names,
     apiKeys: {},
-    cache: openCache({ maxEntries: 1_000, wallClockMs }),
+    cache: openCache({ maxEntries: 1_000, monotonicMs: wallClockMs }),
     wallClockMs,
     baseUrls: Object.fromEntries(names.map((name) => [name, `http://${name}.test`])),
     fetch: internet,

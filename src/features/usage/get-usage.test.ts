@@ -180,6 +180,7 @@ test('with the new month the quota is whole again, and what was recorded in it c
     const admission = createAdmission({
       monotonicMs: () => performance.now(),
       wallClockMs: () => clock.ms,
+      unmeteredPerWindowMax: 600,
       usedSince: (who, subject, sinceMs) =>
         chargedSince({ database: iora.app.database, writer }, who, subject, sinceMs),
     });

@@ -24,8 +24,9 @@ const output = z.object({
 });
 
 /** What the caller's owner used today and this month (UTC), and what is left. Test calls are not counted. */
-export const getUsage = (parts: UsageParts) =>
-  defineOperation({
+export const getUsage = (parts: UsageParts) => {
+  const shared = shareRunning();
+  return defineOperation({
     name: 'usage.get',
     route: { method: 'GET', path: '/user/usage' },
     summary: 'Calls and cost of today and this month, limits and what remains',
@@ -43,25 +44,27 @@ export const getUsage = (parts: UsageParts) =>
     async run(context) {
       const now = parts.wallClockMs();
       const { principal } = context;
-      // Accepted calls that still wait in memory belong in the answer.
-      await parts.writer.flush();
-      const rows = await parts.database.read(principal, (tx) =>
-        tx
-          .selectFrom('usage_logs')
-          .where('owner_id', '=', principal.ownerId)
-          .where('created_at', '>=', new Date(monthStart(now)))
-          .where('billable', '=', true)
-          .select([
-            'operation',
-            sql<string>`to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')`.as('date'),
-            sql<string>`count(*)`.as('calls'),
-            sql<string>`coalesce(sum(cost), 0)`.as('cost'),
-            sql<string>`count(*) filter (where status_code >= 400)`.as('errors'),
-          ])
-          .groupBy(['operation', 'date'])
-          .orderBy('date')
-          .execute(),
-      );
+      const rows = await shared(principal.ownerId, async () => {
+        // Accepted calls that still wait in memory belong in the answer.
+        await parts.writer.flush();
+        return parts.database.read(principal, (tx) =>
+          tx
+            .selectFrom('usage_logs')
+            .where('owner_id', '=', principal.ownerId)
+            .where('created_at', '>=', new Date(monthStart(now)))
+            .where('billable', '=', true)
+            .select([
+              'operation',
+              sql<string>`to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')`.as('date'),
+              sql<string>`count(*)`.as('calls'),
+              sql<string>`coalesce(sum(cost), 0)`.as('cost'),
+              sql<string>`count(*) filter (where status_code >= 400)`.as('errors'),
+            ])
+            .groupBy(['operation', 'date'])
+            .orderBy('date')
+            .execute(),
+        );
+      });
       const facts = rows.map((row) => ({
         operation: row.operation,
         date: row.date,
@@ -90,6 +93,19 @@ export const getUsage = (parts: UsageParts) =>
       };
     },
   });
+};
+
+/** Reads of one owner at the same time share one query: it may have a whole month of rows to read. */
+function shareRunning() {
+  const running = new Map<string, Promise<unknown>>();
+  return <T>(owner: string, read: () => Promise<T>): Promise<T> => {
+    const found = running.get(owner);
+    if (found !== undefined) return found as Promise<T>;
+    const started = read().finally(() => running.delete(owner));
+    running.set(owner, started);
+    return started;
+  };
+}
 
 interface Fact {
   readonly calls: number;

@@ -64,8 +64,8 @@ const open = (url = database.apiUrl) =>
 /** A writer that writes only when told to, unless given an interval. */
 function writerOn(on: Database, flushIntervalMs = 3_600_000) {
   const log = captureLog();
-  const observed = { written: 0, refused: 0 };
-  const observe = (result: 'written' | 'refused', rows: number) => {
+  const observed = { written: 0, refused: 0, refusal_not_kept: 0 };
+  const observe = (result: 'written' | 'refused' | 'refusal_not_kept', rows: number) => {
     observed[result] += rows;
   };
   return { writer: createUsageWriter({ database: on, flushIntervalMs, log, observe }), log, observed };
@@ -238,22 +238,45 @@ test('a row that the database will not take is set aside with a loud line, and s
   await writer.flush();
   assert.equal(writer.pending(), 0);
   assert.deepEqual(await written(), good.toSorted());
-  assert.deepEqual(observed, { written: 60, refused: 4 });
+  assert.deepEqual(observed, { written: 60, refused: 4, refusal_not_kept: 0 });
   assert.equal(log.lines().filter((line) => line.startsWith('error')).length, 4);
   await pool.close();
 });
 
-test('rows of a month that is not there yet make it; of a month that cannot be made they are kept', async () => {
+test('rows of a month that is not there yet make it; one of a month far from now is set aside and stops no other', async () => {
   const pool = open();
-  const { writer } = writerOn(pool);
+  const { writer, observed, log } = writerOn(pool);
   const month = new Date().toISOString().slice(0, 7).replace('-', '_');
   await withClient(database.superuserUrl, (client) => client.query(`DROP TABLE usage_logs_${month}`));
   writer.record(event({ requestId: 'this month' }));
   await writer.flush();
   assert.deepEqual(await written(), ['this month']);
+  // A machine whose clock was years off for a moment must not stop the metering of everybody.
   writer.record(event({ requestId: 'far', createdAtMs: Date.now() + 600 * 86_400_000 }));
-  await assert.rejects(writer.flush(), { code: '23514' });
-  assert.equal(writer.pending(), 1, 'a clock that is wrong loses nothing');
+  writer.record(event({ requestId: 'near' }));
+  await writer.flush();
+  assert.equal(writer.pending(), 0);
+  assert.deepEqual(await written(), ['near', 'this month']);
+  assert.equal(observed.refused, 1);
+  assert.ok(
+    log.lines().some((line) => line.includes('far')),
+    'the row stands in the log',
+  );
+  await pool.close();
+});
+
+test('refusals are recorded up to a bound a minute, and what is beyond it is counted', async () => {
+  const pool = open();
+  const { writer, observed } = writerOn(pool);
+  const nowMs = Date.now();
+  for (let call = 0; call < 1_500; call += 1) {
+    writer.record(
+      event({ requestId: `refused ${call}`, statusCode: 429, errorCode: 'rate_limited', cost: 0, createdAtMs: nowMs }),
+    );
+  }
+  writer.record(event({ requestId: 'answered', createdAtMs: nowMs }));
+  await writer.flush();
+  assert.deepEqual(observed, { written: 1_001, refused: 0, refusal_not_kept: 500 });
   await pool.close();
 });
 

@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import type { Meter, UsageEvent } from '../../kernel/invoke.ts';
 import { backoffMs } from '../../lib/backoff.ts';
+import { createMinuteCounter } from '../../lib/minute-counter.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import { isRefusedData } from '../../platform/database-errors.ts';
 import type { Log } from '../../platform/log.ts';
@@ -16,6 +17,11 @@ import type { Database } from '../../platform/postgres.ts';
 export const EVENTS_HELD_MAX = 10_000;
 /** Rows of one insert: some 0.5 MB and 10 to 50 ms of PostgreSQL, far below the statement timeout on a busy machine. */
 const BATCH_ROWS_MAX = 1_000;
+/** Rows for refusals that one owner may cause a minute: a client that retries without pause fills no disk. */
+const REFUSALS_PER_MINUTE_MAX = 1_000;
+const OWNERS_COUNTED_MAX = 10_000;
+const REFUSED_BY_RATE = 429;
+const REFUSED_BY_QUOTA = 402;
 const RETRY = { baseMs: 100, maxMs: 2_000 };
 
 export interface UsageWriter extends Meter {
@@ -31,7 +37,7 @@ export interface UsageWriterParts {
   readonly database: Database;
   readonly flushIntervalMs: number;
   readonly log: Log;
-  readonly observe?: (result: 'written' | 'refused', rows: number) => void;
+  readonly observe?: (result: 'written' | 'refused' | 'refusal_not_kept', rows: number) => void;
 }
 
 interface Row {
@@ -41,6 +47,10 @@ interface Row {
 
 /** Starts the writer; its timer does not keep the process alive. */
 export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
+  const mayRecordRefusal = createMinuteCounter({
+    perMinuteMax: REFUSALS_PER_MINUTE_MAX,
+    subjectsMax: OWNERS_COUNTED_MAX,
+  });
   let waiting: Row[] = [];
   let writing = 0;
   let running: Promise<void> | undefined;
@@ -115,6 +125,11 @@ export function createUsageWriter(parts: UsageWriterParts): UsageWriter {
     hasRoom: () => waiting.length + writing < EVENTS_HELD_MAX,
     pending: () => waiting.length + writing,
     record(event) {
+      const refused = event.statusCode === REFUSED_BY_RATE || event.statusCode === REFUSED_BY_QUOTA;
+      if (refused && !mayRecordRefusal(event.principal.ownerId, event.createdAtMs)) {
+        parts.observe?.('refusal_not_kept', 1);
+        return;
+      }
       waiting.push({ id: uuidV7(event.createdAtMs), event });
       if (timer === undefined) schedule(parts.flushIntervalMs);
     },

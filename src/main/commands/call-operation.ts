@@ -56,7 +56,7 @@ export async function callOperation(
 
 /** What a call needs beside the schema: partitions for its rows and, for a write, to hear the acknowledgements of instances. */
 async function makeReady(application: Application, { operation }: OperationRequest, { log }: CommandParts) {
-  const partitions = await keepPartitionsAhead({ database: application.database, log });
+  const partitions = await keepPartitionsAhead({ database: application.database, log, wallClockMs: Date.now });
   partitions.close();
   if (!operation.readOnly) await application.start();
 }

@@ -1,12 +1,10 @@
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
-import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AppError } from '../../kernel/errors.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Log } from '../../platform/log.ts';
 import { answerHeaders, writeAnswer } from './answer.ts';
 import { HEADER_BYTES_MAX } from './http-limits.ts';
-import { bodyFailed } from './json-body.ts';
 import { problemAnswer } from './problem-reply.ts';
 
 // Requests that never become one for Fastify: Node's parser gives them up, or hands them to an event of their own.
@@ -27,7 +25,8 @@ export function createClientErrorHandler(log: Log, docsUrl: string) {
       socket.destroy();
     } else {
       response.shouldKeepAlive = false;
-      if (!response.req.emit(bodyFailed, refusal)) refuseOnSocket(socket, refusal, log, docsUrl);
+      if (response.req.listenerCount('error') > 0) response.req.emit('error', refusal);
+      else refuseOnSocket(socket, refusal, log, docsUrl);
     }
   };
 }
@@ -74,19 +73,4 @@ function refuseOnSocket(socket: Duplex, error: AppError, log: Log, docsUrl: stri
 
 function lineOf(error: AppError, requestId: string, method: string | undefined) {
   return { method, route: null, status: error.status, code: error.code, cost: 0, requestId, transport: 'http' };
-}
-
-/**
- * Connections that have not sent a byte yet. Node counts them as busy, so closing the server would wait for them;
- * browsers open such connections in advance. Returns the function that ends them.
- */
-export function trackUnusedConnections(server: Server): () => void {
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
-  return () => {
-    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
-  };
 }

@@ -15,10 +15,10 @@ export const commonErrors: readonly ErrorCode[] = [
 /** The error codes an operation may answer with over HTTP, derived from what it declares about itself. */
 export function declaredErrors(operation: Operation): ErrorCode[] {
   const { method, path } = operation.route;
-  const codes: ErrorCode[] = [...commonErrors, 'invalid_input', 'unauthenticated'];
+  const codes: ErrorCode[] = [...commonErrors, 'invalid_input', 'unauthenticated', 'rate_limited'];
   if (operation.permission !== null || operation.callers !== undefined) codes.push('forbidden');
   if (method === 'POST' || method === 'PATCH') codes.push('payload_too_large', 'unsupported_media_type');
-  if (operation.cost > 0) codes.push('quota_exceeded', 'rate_limited');
+  if (operation.cost > 0) codes.push('quota_exceeded');
   // A write may name something that is not there in its body as well as in its path.
   if (pathParameters(path).length > 0 || !operation.readOnly) codes.push('not_found');
   // What is made anew can meet its own kind, or the bound on it.

@@ -50,8 +50,9 @@ export const errorReference: Readonly<Record<ErrorCode, ErrorText>> = {
     next: 'Use one of the methods in the `Allow` header. Call the service from a server rather than from a page in a browser.',
   },
   not_acceptable: {
-    meaning: 'The `Accept` header leaves out every media type that the answer could have.',
-    next: 'Accept `application/json`; on `/mcp` accept `text/event-stream` as well. Leaving `Accept` away is fine everywhere else.',
+    meaning:
+      'The `Accept` header leaves out every media type that the answer could have. Only `/mcp` looks at it; all other answers are JSON, whatever is accepted.',
+    next: 'Accept both `application/json` and `text/event-stream` when you call `/mcp`.',
   },
   request_timeout: {
     meaning: 'The headers or the body took too long to arrive, and the connection was closed. Nothing was run.',

@@ -37,8 +37,8 @@ export const TIMEOUT_CHECK_INTERVAL_MS = 1_000;
 /** A connection kept for the next request: longer than the 60 s of usual load balancers, so that they close first. */
 export const KEEP_ALIVE_TIMEOUT_MS = 65_000;
 
-/** A connection on which nothing moves while a request is open, such as a caller who does not read his answer. */
-export const SOCKET_IDLE_TIMEOUT_MS = 120_000;
+/** How long a caller may leave an answer unread, at least; twice as long at most. */
+export const STALLED_CHECK_INTERVAL_MS = 60_000;
 
 /** Operations that the log line of one MCP request names; a batch may hold more. */
 export const LOGGED_OPERATIONS_MAX = 20;

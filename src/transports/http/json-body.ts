@@ -7,12 +7,9 @@ import { BODY_BYTES_MAX, DRAIN_BYTES_MAX, JSON_DEPTH_MAX } from './http-limits.t
 
 const NO_BODY = Buffer.alloc(0);
 
-/** Event of a request whose body is being read: it cannot be read on, for the reason given (an AppError). */
-export const bodyFailed = Symbol('bodyFailed');
-
 /**
  * Returns the whole body, at once where there is none. Throws `payload_too_large` beyond BODY_BYTES_MAX,
- * `malformed_request` when the connection ends first, and the reason of `bodyFailed`.
+ * `malformed_request` when the connection ends first, and an AppError that the request emits as its `error`.
  */
 export function readBody(request: IncomingMessage): Buffer | Promise<Buffer> {
   if (!hasBody(request)) return NO_BODY;
@@ -36,10 +33,8 @@ export function readBody(request: IncomingMessage): Buffer | Promise<Buffer> {
       if (bytes > BODY_BYTES_MAX) reject(tooLarge());
       else resolve(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
     });
-    request.on('close', () => {
-      if (!request.complete) reject(cutShort());
-    });
-    request.on(bodyFailed, reject);
+    // Node reports a connection that is gone; connection-errors.ts a request that cannot be read on.
+    request.on('error', (error) => reject(error instanceof AppError ? error : cutShort()));
   });
 }
 

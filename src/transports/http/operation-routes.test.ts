@@ -263,7 +263,9 @@ test('403: a key without the permission', async () => {
 test('429: the limits and a whole number of seconds to wait', async () => {
   const limits = [{ ...minuteLimit, remaining: 0 }];
   const error = new AppError('rate_limited', undefined, { details: { retryAfterSeconds: 0.2 } });
-  const { app } = testServer({ admission: { admit: () => ({ admitted: false, limits, error }), refund() {} } });
+  const { app } = testServer({
+    admission: { admit: () => ({ admitted: false, limits, error }), refund() {}, refuseUnmetered: () => null },
+  });
   const answer = await app.inject(getPrice({ symbol: 'BTC' }));
   assert.equal(answer.statusCode, 429);
   assert.equal(answer.headers['retry-after'], '1');

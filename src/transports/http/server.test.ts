@@ -4,7 +4,15 @@ import type { AddressInfo, Socket } from 'node:net';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { BODY_BYTES_MAX, DRAIN_BYTES_MAX, HEADER_BYTES_MAX } from './http-limits.ts';
+import {
+  BODY_BYTES_MAX,
+  CONNECTIONS_MAX,
+  DRAIN_BYTES_MAX,
+  HEADER_BYTES_MAX,
+  HEADERS_TIMEOUT_MS,
+  KEEP_ALIVE_TIMEOUT_MS,
+  REQUEST_TIMEOUT_MS,
+} from './http-limits.ts';
 import { CREDENTIAL, type TestServerOptions, testServer } from './test-server.ts';
 
 // What only a real connection shows: requests that never become one, bodies beyond all bounds, and closing.
@@ -188,7 +196,11 @@ test('a caller who leaves in the middle of his body harms nobody', async (contex
   socket.destroy();
   const response = await fetch(`http://127.0.0.1:${port}/healthz`);
   assert.equal(response.status, 200);
-  assert.ok(lines.every((line) => line.level === 'info'));
+  await until(() => lines.length === 2);
+  assert.deepEqual(lines.map((line) => [line.level, line['route'], line['code']]).sort(), [
+    ['info', '/healthz', 'ok'],
+    ['info', '/tools/get_price', 'malformed_request'],
+  ]);
 });
 
 test('closing: a running request gets its answer, the connection ends with it, close waits for it', async (context) => {
@@ -261,4 +273,24 @@ test('closing: a connection that becomes idle meanwhile is not waited for', asyn
   finish.resolve();
   assert.equal(parse(await readAll(socket)).status, 200);
   await closing;
+});
+
+test('the bounds are set on the server', () => {
+  const { server } = testServer().app;
+  assert.equal(server.maxConnections, CONNECTIONS_MAX);
+  assert.equal(server.headersTimeout, HEADERS_TIMEOUT_MS);
+  assert.equal(server.requestTimeout, REQUEST_TIMEOUT_MS);
+  assert.equal(server.keepAliveTimeout, KEEP_ALIVE_TIMEOUT_MS);
+});
+
+test('500: a handler that throws past everything else tells nothing', async () => {
+  const { app, lines } = testServer();
+  app.get('/thrown', () => {
+    throw new Error('inner words');
+  });
+  const answer = await app.inject({ method: 'GET', url: '/thrown' });
+  assert.equal(answer.statusCode, 500);
+  assert.equal(answer.json().code, 'internal');
+  assert.doesNotMatch(answer.body, /inner words/);
+  assert.equal(lines[0]?.level, 'error');
 });

@@ -1,7 +1,8 @@
 import Fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { AppError, unavailable } from '../../kernel/errors.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
-import { createClientErrorHandler, refuseUnusualRequests, trackUnusedConnections } from './connection-errors.ts';
+import { createClientErrorHandler, refuseUnusualRequests } from './connection-errors.ts';
+import { trackConnections } from './connections.ts';
 import { addDocsRoutes } from './docs-routes.ts';
 import { addEndpointRoutes } from './endpoint-routes.ts';
 import {
@@ -12,7 +13,6 @@ import {
   KEEP_ALIVE_TIMEOUT_MS,
   PATH_PARAMETER_LENGTH_MAX,
   REQUEST_TIMEOUT_MS,
-  SOCKET_IDLE_TIMEOUT_MS,
   TIMEOUT_CHECK_INTERVAL_MS,
   URL_LENGTH_MAX,
 } from './http-limits.ts';
@@ -38,7 +38,6 @@ export function createHttpServer(parts: HttpParts): FastifyInstance {
     bodyLimit: BODY_BYTES_MAX,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     requestTimeout: REQUEST_TIMEOUT_MS,
-    connectionTimeout: SOCKET_IDLE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     routerOptions: { maxParamLength: PATH_PARAMETER_LENGTH_MAX },
@@ -112,10 +111,10 @@ function guardRequests(app: FastifyInstance, responder: Responder): void {
 const IDLE_SWEEP_INTERVAL_MS = 50;
 
 function closeGracefully(app: FastifyInstance, responder: Responder): void {
-  const endUnused = trackUnusedConnections(app.server);
+  const connections = trackConnections(app.server);
   app.addHook('preClose', (done) => {
     responder.startClosing();
-    endUnused();
+    connections.endUnused();
     if (app.server.listening) {
       // Node ends the connections that are idle at this moment, not those that become so.
       const sweep = setInterval(() => app.server.closeIdleConnections(), IDLE_SWEEP_INTERVAL_MS);

@@ -188,7 +188,11 @@ export function testServer({ admission, seen, ...overrides }: TestServerOptions 
     endpoints: testEndpoints,
     invoke: createInvoke({
       database: memoryDatabase,
-      admission: admission ?? { admit: () => ({ admitted: true, limits: [minuteLimit] }), refund() {} },
+      admission: admission ?? {
+        admit: () => ({ admitted: true, limits: [minuteLimit] }),
+        refund() {},
+        refuseUnmetered: () => null,
+      },
       meter: { hasRoom: () => true, record() {} },
       audit: { append: async () => {}, appendAlone: async () => {} },
       wallClockMs: Date.now,

@@ -213,6 +213,7 @@ function createInvokeInMemory(callsAdmitted: number, usage: UsageEvent[]): Invok
         };
       },
       refund() {},
+      refuseUnmetered: () => null,
     },
     meter: { hasRoom: () => true, record: (event) => void usage.push(event) },
     audit: { append: async () => {}, appendAlone: async () => {} },

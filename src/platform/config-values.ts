@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { TLS_PROBLEM, tlsModeOf } from './connection.ts';
+
+/** The forms that settings have: each takes the text of a variable and says what is wrong with it, never the text itself. */
+
+/** Shortest secret accepted where we cannot choose it ourselves: 256 bits. */
+const SECRET_BYTES_MIN = 32;
+
+export interface VersionedSecret {
+  readonly version: number;
+  readonly secret: Uint8Array;
+}
+
+/** 0 to 65535. */
+export const port = z
+  .string()
+  .regex(/^\d{1,5}$/, 'must be a port number')
+  .transform(Number)
+  .pipe(z.int().min(0).max(65_535));
+
+/** Digits only, within those bounds. */
+export function wholeNumber(min: number, max: number) {
+  return z
+    .string()
+    .regex(/^\d{1,12}$/, 'must be a whole number')
+    .transform(Number)
+    .pipe(z.int().min(min).max(max));
+}
+
+const commaList = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+
+/** `version:base64[,version:base64]`, newest first: the first writes, all of them read. */
+export const versionedSecrets = z.string().transform((text, context): VersionedSecret[] => {
+  const secrets: VersionedSecret[] = [];
+  for (const part of text.split(',')) {
+    const match = /^\s*([1-9]\d{0,5}):([A-Za-z0-9+/_-]+={0,2})\s*$/.exec(part);
+    const secret = match?.[2] === undefined ? undefined : Buffer.from(match[2], 'base64');
+    if (match === null || secret === undefined || secret.length < SECRET_BYTES_MIN) {
+      context.addIssue(`must be version:base64[,version:base64] with at least ${SECRET_BYTES_MIN} bytes each`);
+      return z.NEVER;
+    }
+    secrets.push({ version: Number(match[1]), secret });
+  }
+  if (new Set(secrets.map((item) => item.version)).size !== secrets.length) {
+    context.addIssue('names the same version twice');
+    return z.NEVER;
+  }
+  return secrets;
+});
+
+/** AES-256 takes keys of exactly this length. */
+export const dataKeys = versionedSecrets.refine(
+  (keys) => keys.every((key) => key.secret.length === SECRET_BYTES_MIN),
+  `must be keys of exactly ${SECRET_BYTES_MIN} bytes`,
+);
+
+/** Addresses and CIDR ranges, as `node:net` reads them. */
+export const addressRanges = commaList.refine(
+  (ranges) => ranges.every(isAddressRange),
+  'must be IP addresses or CIDR ranges, separated by commas',
+);
+
+function isAddressRange(range: string): boolean {
+  const [address = '', prefix, ...rest] = range.split('/');
+  const version = isIP(address);
+  if (version === 0 || rest.length > 0) return false;
+  return prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 4 ? 32 : 128));
+}
+
+const liveSources = ['coingecko', 'coinpaprika', 'coinmarketcap', 'cryptocompare', 'kraken', 'coinbase'];
+
+/** Names of price sources; `simulated` stands alone. */
+export const marketSources = commaList
+  .refine(
+    (names) => names.length > 0 && names.every((name) => name === 'simulated' || liveSources.includes(name)),
+    `must name one or more of ${liveSources.join(', ')}, or simulated`,
+  )
+  .refine((names) => !names.includes('simulated') || names.length === 1, 'names simulated beside live sources')
+  .refine((names) => new Set(names).size === names.length, 'names a source twice');
+
+/** A URL that the driver takes, with TLS as it is offered here. */
+export const postgresUrl = z.string().superRefine((text, context) => {
+  const problem = postgresUrlProblem(text);
+  if (problem !== undefined) context.addIssue(problem);
+});
+
+function postgresUrlProblem(text: string): string | undefined {
+  if (!/^postgres(?:ql)?:\/\//.test(text)) return 'must start with postgres:// or postgresql://';
+  if (!URL.canParse(text)) return 'is not a valid URL';
+  if (tlsModeOf(text, false) === undefined) return TLS_PROBLEM;
+  return undefined;
+}
+
+/** A file that can be read now; kept as its name. */
+export const readableFile = z
+  .string()
+  .min(1)
+  .superRefine((path, context) => {
+    try {
+      readFileSync(path);
+    } catch (error) {
+      context.addIssue(
+        `names a file that cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`,
+      );
+    }
+  });
