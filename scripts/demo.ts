@@ -56,6 +56,26 @@ async function signIn(): Promise<string> {
   return stdout.trim();
 }
 
+/** Lists the tools and calls one, as an agent does: with the older handshake, or `auto` for the newest the server offers. */
+async function askOverMcp(key: string, mode?: 'auto') {
+  const client = new Client(
+    { name: 'iora-demo', version: '1.0.0' },
+    mode === undefined ? {} : { versionNegotiation: { mode } },
+  );
+  await client.connect(
+    new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), {
+      requestInit: { headers: { authorization: `Bearer ${key}` } },
+    }),
+  );
+  const revision = client.getNegotiatedProtocolVersion();
+  const { tools } = await client.listTools();
+  const called = await client.callTool({ name: 'get_price', arguments: price });
+  await client.close();
+  const structured = called.structuredContent as Record<string, unknown> | undefined;
+  expect(structured !== undefined && revision !== undefined, 'an answer over MCP');
+  return { tools: tools.map((tool) => tool.name), structured, revision };
+}
+
 const milliseconds = (ms: number) => `${ms.toFixed(1)} ms`;
 const price = { symbol: 'BTC', currency: 'USD' };
 
@@ -72,7 +92,7 @@ try {
   const id = String(created.body['id']);
   say(
     'key',
-    `${created.body['keyPrefix']}… created, ${JSON.stringify(created.body['permissions'])}, in ${milliseconds(created.ms)}`,
+    `${created.body['keyPrefix']}… with ${(created.body['permissions'] as string[]).join(', ')} created in ${milliseconds(created.ms)}`,
   );
 
   const first = await request(server.url, key, 'POST', '/tools/get_price', price);
@@ -87,26 +107,19 @@ try {
   expect(second.body['cache'] === 'hit', 'the second call to be served from the cache');
   say(
     'cache',
-    `the same question again: cache ${second.body['cache']}, ${milliseconds(second.ms)}, ${second.headers.get('ratelimit')}`,
+    `the same question again: cache ${second.body['cache']}, ${milliseconds(second.ms)}; RateLimit: ${second.headers.get('ratelimit')}`,
   );
 
-  const client = new Client({ name: 'iora-demo', version: '1.0.0' });
-  await client.connect(
-    new StreamableHTTPClientTransport(new URL(`${server.url}/mcp`), {
-      requestInit: { headers: { authorization: `Bearer ${key}` } },
-    }),
-  );
-  const { tools } = await client.listTools();
-  const called = await client.callTool({ name: 'get_price', arguments: price });
-  await client.close();
-  const structured = called.structuredContent as Record<string, unknown> | undefined;
-  expect(structured !== undefined && structured['price'] === first.body['price'], 'the same price over MCP');
-  say(
-    'mcp',
-    `an agent sees the tools ${tools.map((tool) => tool.name).join(', ')} and gets ${structured['price']} USD`,
-  );
+  for (const { tools, structured, revision } of [await askOverMcp(key), await askOverMcp(key, 'auto')]) {
+    expect(structured['price'] === first.body['price'], 'the same price over MCP');
+    say(
+      'mcp',
+      `an agent that speaks ${revision} sees the tools ${tools.join(', ')} and gets ${structured['price']} USD`,
+    );
+  }
 
-  let admitted = 3;
+  // Two over HTTP, two over MCP.
+  let admitted = 4;
   let refused: Answer | undefined;
   while (refused === undefined && admitted <= 1_000) {
     const answer = await request(server.url, key, 'POST', '/tools/get_price', price);
@@ -143,12 +156,12 @@ try {
   const month = usage.body['month'] as { calls: number; cost: number; errors: number };
   const remaining = usage.body['remaining'] as { month: number };
   expect(month.cost === admitted + 1, `usage of exactly ${admitted + 1} answered calls, not ${month.cost}`);
+  const kept = (before.body['month'] as { cost: number }).cost;
   say(
     'usage',
-    `${month.calls} metered calls: ${month.cost} answered and charged, ${month.errors} refused and free; ${remaining.month} left this month`,
+    `${month.cost} calls were answered and are on the books, ${kept} of them from before the kill; ${month.errors} was refused and cost nothing`,
   );
-  const kept = (before.body['month'] as { cost: number }).cost;
-  say('done', `${kept} of ${admitted} charges were on disk before the kill, ${month.cost - 1} after it`);
+  say('done', `${remaining.month} calls are left this month; the demo removes its folder`);
 } finally {
   await server.stop();
   await rm(dataDir, { recursive: true, force: true });

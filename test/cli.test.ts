@@ -206,6 +206,7 @@ test('migrate: status, up to a name, dry run, up, down; a schema that is missing
 
     assert.deepEqual((await json(['migrate', 'up', '--to', all[1] ?? ''], settings)).applied, all.slice(0, 2));
     assert.deepEqual((await json(['migrate', 'up'], settings)).applied, all.slice(2));
+    assert.equal((await beside(['migrate', 'up', '--dry-run'], settings)).stdout, 'nothing to do\n');
     assert.deepEqual((await json(['keys', 'list', ...ADA], settings)).items, []);
     assert.deepEqual(await json(['migrate', 'down', '--count', '2'], settings), { reverted: all.slice(-2).reverse() });
     assert.deepEqual((await names()).pending, all.slice(-2));
@@ -213,7 +214,8 @@ test('migrate: status, up to a name, dry run, up, down; a schema that is missing
     assertOneLine(await beside(['migrate', 'down', '--count', '0'], settings), /--count must be/, 2, 'count');
     assertOneLine(await beside(['migrate', 'up', '--to', 'nowhere'], settings), /no migration "nowhere"/, 1, 'to');
     assertOneLine(await beside(['migrate', 'new'], settings), /what the migration is for/, 2, 'no name');
-    assertOneLine(await beside(['migrate', 'new', 'Not This'], settings), /cannot name a migration/, 1, 'bad name');
+    assertOneLine(await beside(['migrate', 'new', 'Not This'], settings), /cannot name a migration/, 2, 'bad name');
+    assertOneLine(await beside(['migrate', 'new', 'Add-x'], settings), /cannot name a migration/, 2, 'dashes');
   } finally {
     await database.stop();
   }
@@ -379,6 +381,15 @@ test('bin/iora runs through links, passes words and exit codes on, and says whic
   await writeFile(join(bare, 'tools/node'), '#!/bin/sh\necho v20.19.2\n');
   await chmod(join(bare, 'tools/node'), 0o755);
   await assert.rejects(run(join(bare, 'bin/iora'), ['--version'], { env }), refused);
+});
+
+test('every flag and positional argument says what it is for', () => {
+  const specs = [...processCommands.map(([, spec]) => spec), ...offered(describeOperations()).map(operationSpec)];
+  const silent = specs.flatMap(({ words, options, positionals }) => [
+    ...options.filter(({ description }) => !/^[\w/]/.test(description)).map(({ flags }) => [...words, flags].join(' ')),
+    ...positionals.filter(({ description }) => description === '').map(({ name }) => [...words, name].join(' ')),
+  ]);
+  assert.deepEqual(silent, []);
 });
 
 test('the list of operations is for reading: no noun is taken twice, and running one throws', async () => {

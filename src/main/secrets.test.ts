@@ -19,7 +19,10 @@ test('development makes its secrets once, and says of each whether it must be ba
   const made = loadSecrets(config, log);
   const said = log.lines();
   assert.equal(said.length, 3);
-  assert.match(said[0] ?? '', /^warn KEY_PEPPER is not set.*back it up, for without it no API key.*secrets\/key-pepper"/);
+  assert.match(
+    said[0] ?? '',
+    /^warn KEY_PEPPER is not set.*back it up, for without it no API key.*secrets\/key-pepper"/,
+  );
   assert.match(said[1] ?? '', /^warn DATA_KEYS is not set.*back it up, for without it no email.*secrets\/data-keys"/);
   assert.match(said[2] ?? '', /^info .*development tokens: it needs no backup.*secrets\/local-identity"/);
   for (const name of ['key-pepper', 'data-keys', 'local-identity']) {

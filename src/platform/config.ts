@@ -140,7 +140,8 @@ export const configSchema = z.object({
   }),
   UNMETERED_PER_MINUTE: described(wholeNumber(1, 1_000_000_000).default(600), {
     section: 'Limits',
-    description: 'Calls that cost nothing (keys, usage, lists) which one owner may make in any minute.',
+    description:
+      'Calls that cost nothing (keys, usage, lists) which the keys of one owner together, and each signed-in person, may make in any minute.',
   }),
   USAGE_FLUSH_INTERVAL_MS: described(wholeNumber(5, 1_000).default(100), {
     section: 'Limits',

@@ -26,14 +26,13 @@ export async function awaitDatabase(connection: Connection, waitMaxMs: number): 
     try {
       return await connected(connection, async (client) => void (await client.query('SELECT 1')));
     } catch (error) {
-      // A wrong password or database name does not come right by waiting.
-      const refused = error instanceof pg.DatabaseError && !/^(?:57|53)/.test(error.code ?? '');
+      // A wrong password, database name or certificate does not come right by waiting.
+      const refused =
+        isUnknownAuthority(error) || (error instanceof pg.DatabaseError && !/^(?:57|53)/.test(error.code ?? ''));
       if (refused || performance.now() >= deadline) {
         const { hostname, port } = new URL(connection.url);
-        const reason =
-          error instanceof Error && error.message !== '' ? error.message : String((error as { code?: string }).code);
         throw new DatabaseStartError(
-          `PostgreSQL at ${hostname || 'the local socket'}:${port || 5432} cannot be used: ${reason}`,
+          `PostgreSQL at ${hostname || 'the local socket'}:${port || 5432} cannot be used: ${connectionProblem(error)}`,
           error,
         );
       }
@@ -41,6 +40,27 @@ export async function awaitDatabase(connection: Connection, waitMaxMs: number): 
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
   }
+}
+
+/** What Node says of a certificate whose issuer is not among those it trusts. */
+const unknownAuthorityCodes = [
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+];
+
+function isUnknownAuthority(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && unknownAuthorityCodes.includes(String(error.code));
+}
+
+/** Why a connection failed, in a few words. */
+export function connectionProblem(error: unknown): string {
+  if (isUnknownAuthority(error)) {
+    return 'its certificate is of an authority not known here; set DATABASE_CA_FILE to the certificate of that authority';
+  }
+  return error instanceof Error && error.message !== '' ? error.message : String((error as { code?: string }).code);
 }
 
 /**

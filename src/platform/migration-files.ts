@@ -24,6 +24,9 @@ export class MigrationError extends Error {
   }
 }
 
+/** What was asked for as the name of a migration cannot be one. */
+export class MigrationNameError extends MigrationError {}
+
 /** Where the migrations of this release are. */
 export const migrationsDirectory = fileURLToPath(new URL('../../migrations', import.meta.url));
 /** The version of this release, `X.Y.Z`. */
@@ -40,12 +43,14 @@ export async function readMigrations(directory: string): Promise<MigrationFile[]
 }
 
 /**
- * Makes the skeleton of the next migration and returns its path. Throws MigrationError for a name that is not lower-case
- * words joined by underscores.
+ * Makes the skeleton of the next migration and returns its path. Throws MigrationNameError for a name that is not
+ * lower-case words joined by underscores.
  */
 export async function newMigration(name: string, directory = migrationsDirectory): Promise<string> {
   if (!/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/.test(name)) {
-    throw new MigrationError(`"${name}" cannot name a migration: use lower-case words joined by _, as in create_users`);
+    throw new MigrationNameError(
+      `"${name}" cannot name a migration: use lower-case words joined by _, as in create_users`,
+    );
   }
   const files = await readMigrations(directory);
   const number = Number(files.at(-1)?.name.slice(0, 3) ?? 0) + 1;

@@ -6,7 +6,7 @@ import { backoffMs } from '../lib/backoff.ts';
 import { DatabaseRolesError, ensureRoles, ownerRole, setLogins } from './database-roles.ts';
 import { MigrationError, type MigrationFile, migrationsDirectory, readMigrations, release } from './migration-files.ts';
 
-export { MigrationError, newMigration } from './migration-files.ts';
+export { MigrationError, MigrationNameError, newMigration } from './migration-files.ts';
 
 export interface MigrationTarget {
   /** Connection string of a login that may act as iora_owner; a direct one, not through a transaction pooler. */

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { Kysely, PostgresDialect, sql } from 'kysely';
 import pg from 'pg';
 import type { Connection } from './connection.ts';
@@ -54,6 +55,18 @@ export interface DatabaseOptions {
   /** Told of every transaction: how long it took, tries included, and whether it failed. Never statements or values. */
   readonly observe?: (event: { ms: number; failed: boolean; attempts: number }) => void;
   readonly onError?: (error: Error) => void;
+}
+
+/** Time that a piece of work spent in the database. */
+export interface DatabaseTime {
+  ms: number;
+}
+
+const databaseTime = new AsyncLocalStorage<DatabaseTime>();
+
+/** Runs the work and adds to `time` what its transactions take, waits for a connection and retries included. */
+export function measureDatabase<T>(time: DatabaseTime, work: () => T): T {
+  return databaseTime.run(time, work);
 }
 
 /** A statement of a request is an index look-up or one small write: more than this is a fault, not a slow day. */
@@ -142,11 +155,17 @@ export function openDatabase(options: DatabaseOptions): Database {
 
   async function retried<T>(run: () => Promise<T>): Promise<T> {
     const startedAt = performance.now();
+    const finish = (failed: boolean, attempts: number) => {
+      const ms = performance.now() - startedAt;
+      const time = databaseTime.getStore();
+      if (time !== undefined) time.ms += ms;
+      options.observe?.({ ms, failed, attempts });
+    };
     let madePartitions = false;
     for (let attempt = 1; ; attempt += 1) {
       try {
         const result = await run();
-        options.observe?.({ ms: performance.now() - startedAt, failed: false, attempts: attempt });
+        finish(false, attempt);
         return result;
       } catch (thrown) {
         let error = thrown;
@@ -163,7 +182,7 @@ export function openDatabase(options: DatabaseOptions): Database {
             error = failure;
           }
         }
-        options.observe?.({ ms: performance.now() - startedAt, failed: true, attempts: attempt });
+        finish(true, attempt);
         throw isUnavailable(error) && !(error instanceof DatabaseUnavailableError)
           ? new DatabaseUnavailableError(error)
           : error;

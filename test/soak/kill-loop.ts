@@ -21,7 +21,7 @@ export interface KillLoopResult {
   readonly revoked: number;
   /** Requests whose answer never came; either outcome is allowed for them. */
   readonly unanswered: number;
-  /** Answered keys that did not work, and answered revocations that did not hold: must be empty. */
+  /** Answered keys that did not work, answered revocations that did not hold, unexpected refusals: must be empty. */
   readonly broken: readonly string[];
   readonly restartMsMax: number;
 }
@@ -44,7 +44,8 @@ interface Key {
 
 export async function killLoop(rounds: number, say: (line: string) => void): Promise<KillLoopResult> {
   const dataDir = await mkdtemp(join(tmpdir(), 'iora-kill-'));
-  const settings = { IORA_DATA_DIR: dataDir, LOG_LEVEL: 'warn' };
+  // One owner asks here for far more than anybody would in a minute.
+  const settings = { IORA_DATA_DIR: dataDir, LOG_LEVEL: 'warn', UNMETERED_PER_MINUTE: '1000000' };
   const keys: Key[] = [];
   const counts = { created: 0, revoked: 0, unanswered: 0, databaseKills: 0, restartMsMax: 0 };
   const broken: string[] = [];
@@ -57,7 +58,10 @@ export async function killLoop(rounds: number, say: (line: string) => void): Pro
       const stop = new AbortController();
       const touched = new Set<Key>();
       const workers = Array.from({ length: WORKERS }, () =>
-        work(server.url, session, keys, touched, counts, stop.signal),
+        // A worker that ends early must not end the loop before its server is stopped.
+        work(server.url, session, keys, touched, counts, stop.signal).catch((error: unknown) => {
+          broken.push(`round ${round}: ${error instanceof Error ? error.message : String(error)}`);
+        }),
       );
       await pause(randomInt(KILL_AFTER_MS.min, KILL_AFTER_MS.max));
       const gone = server.stop('SIGKILL');
@@ -83,7 +87,7 @@ export async function killLoop(rounds: number, say: (line: string) => void): Pro
   }
 }
 
-/** Creates and revokes until told to stop or until the server is gone. */
+/** Creates and revokes until told to stop or until the server is gone. Throws Error for an answer that is neither. */
 async function work(
   url: string,
   session: string,
@@ -166,8 +170,10 @@ async function send(
   }
 }
 
+type Settings = Readonly<Record<'IORA_DATA_DIR' | 'LOG_LEVEL' | 'UNMETERED_PER_MINUTE', string>>;
+
 /** The free tier's five keys would end the loop at once. The server is restarted, for it remembers the old maximum. */
-async function withRaisedMaximum(settings: { IORA_DATA_DIR: string; LOG_LEVEL: string }): Promise<ServerProcess> {
+async function withRaisedMaximum(settings: Settings): Promise<ServerProcess> {
   const dataDir = settings.IORA_DATA_DIR;
   const server = await startServerProcess(settings);
   const known = await send(server.url, await issueToken(dataDir, { email: PERSON }), 'GET', '/user/api-keys');

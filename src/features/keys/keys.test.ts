@@ -320,12 +320,27 @@ test('each role may what it may, and a member sees only what is its own', async 
   }
   assert.equal(await code('keys.update', admin, { id: byMember.id, name: 'looked after' }), 'ok');
   assert.equal(await code('keys.revoke', owner, { id: byMember.id }), 'ok');
+});
 
-  // The creator leaves: its key goes on for the organization and still shows only its own.
-  const leaver = await iora.member(email(), org, 'member');
-  const left = await create(leaver, { permissions: ['keys:read'] });
-  await iora.sql('DELETE FROM organization_members WHERE user_id = $1', [leaver.userId]);
-  assert.deepEqual(await seen(await iora.bearer(left.key)), [left.id]);
+test('a key of an organization goes on with what its creator may still do, and without a hold on keys when that one is gone', async () => {
+  const org = organization();
+  const owner = await iora.session(email(), org);
+  const all = ['tools:read', 'tools:write', 'keys:read', 'keys:write', 'usage:read'];
+  const withoutKeys = ['tools:read', 'tools:write', 'usage:read'];
+  for (const [change, left] of [
+    [`UPDATE organization_members SET role = 'admin' WHERE user_id = $1`, all],
+    [`UPDATE organization_members SET role = 'viewer' WHERE user_id = $1`, ['keys:read', 'usage:read']],
+    ['DELETE FROM organization_members WHERE user_id = $1', withoutKeys],
+    ['UPDATE users SET suspended_at = now() WHERE id = $1', withoutKeys],
+  ] as [string, string[]][]) {
+    const creator = await iora.member(email(), org, 'member');
+    const made = await create(creator, { permissions: all });
+    await iora.sql(change, [creator.userId]);
+    const principal = await iora.bearer(made.key);
+    assert.deepEqual([...principal.permissions].toSorted(), left.toSorted(), change);
+    assert.equal(await code('keys.list', principal), left.includes('keys:read') ? 'ok' : 'forbidden');
+    assert.equal(await code('keys.revoke', owner, { id: made.id }), 'ok', 'the organization may still end it');
+  }
 });
 
 test('what a key may not do, and what only a key may', async () => {

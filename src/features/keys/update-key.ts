@@ -18,11 +18,15 @@ import {
 const input = z
   .strictObject({
     id: keyIdSchema,
-    name: nameSchema.optional(),
-    permissions: permissionsSchema.optional(),
-    expiresAt: z.iso.datetime({ offset: true }).nullable().optional().describe('null: never expires'),
-    requestsPerMinute: ownLimitSchema.optional(),
-    requestsPerMonth: ownLimitSchema.optional(),
+    name: nameSchema.optional().describe('What the key is for'),
+    permissions: permissionsSchema.optional().describe('What the key may do; replaces what it could'),
+    expiresAt: z.iso
+      .datetime({ offset: true })
+      .nullable()
+      .optional()
+      .describe('From then on the key is refused; null: never'),
+    requestsPerMinute: ownLimitSchema.optional().describe("A limit of the key's own, below the owner's; null: none"),
+    requestsPerMonth: ownLimitSchema.optional().describe("A quota of the key's own, below the owner's; null: none"),
   })
   .refine(({ id, ...change }) => Object.values(change).some((value) => value !== undefined), 'names nothing to change');
 

@@ -323,6 +323,17 @@ test('what costs more than the whole limit is refused without a promise', async 
   assert.equal(refused.error.details['retryAfterSeconds'], undefined);
 });
 
+test('whoever holds a key cannot use up the free calls by which its owner would revoke it', () => {
+  const { admission } = admissionOnClock({ unmeteredPerWindowMax: 2 });
+  const limits = { minute: 1, month: 1 };
+  const [found, other] = ['found', 'other'].map((id) => principal('org', limits, { id, minute: null, month: null }));
+  assert.ok(found !== undefined && other !== undefined);
+  for (let call = 0; call < 5; call += 1) admission.refuseUnmetered(found);
+  assert.equal(admission.refuseUnmetered(other)?.code, 'rate_limited', 'the keys of an owner share their bound');
+  const people = ['user_one', 'user_two'].map((userId) => ({ ...principal('org', limits), userId }));
+  for (const person of people) assert.equal(admission.refuseUnmetered(person), null);
+});
+
 test('calls that cost nothing are bounded per owner, in a window of their own', () => {
   const { admission, clock } = admissionOnClock({ unmeteredPerWindowMax: 2 });
   const [one, other] = [principal('org_one', { minute: 1, month: 1 }), principal('org_other', { minute: 1, month: 1 })];

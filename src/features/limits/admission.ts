@@ -25,7 +25,7 @@ export interface QuotaSubject {
 export interface AdmissionParts {
   readonly monotonicMs: () => number;
   readonly wallClockMs: () => number;
-  /** Calls that cost nothing which one owner may make within the window. */
+  /** Calls that cost nothing which the keys of one owner together, and each of its people, may make within the window. */
   readonly unmeteredPerWindowMax: number;
   /** Cost charged to the subject since that moment, with everything this process has accepted already counted. */
   readonly usedSince: (principal: Principal, subject: QuotaSubject, sinceMs: number) => Promise<number>;
@@ -161,10 +161,13 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
     refuseUnmetered(principal) {
       const limit = parts.unmeteredPerWindowMax;
       const now = parts.monotonicMs();
-      const verdict = rateOf(`unmetered ${principal.ownerId}`, now).admit(now, limit, 1);
+      // People apart from keys: whoever found a key must not be able to keep its owner from revoking it.
+      const who = principal.key === null ? principal.userId : 'keys';
+      const verdict = rateOf(`unmetered ${principal.ownerId} ${who}`, now).admit(now, limit, 1);
       if (verdict.admitted) return null;
       parts.observe?.('refused', 'unmetered');
-      return rateError('unmetered', limit, 'this account', verdict.retryAfterMs);
+      const subject = principal.key === null ? 'this person' : 'the keys of this account';
+      return rateError('unmetered', limit, subject, verdict.retryAfterMs);
     },
     refund(principal, cost, admittedAtMs) {
       if (principal.key?.environment === 'test') return;

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { startApplication, type TestApplication, testSecrets, until } from '../../../test/support/application.ts';
 import { captureLog } from '../../../test/support/captured-log.ts';
-import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
+import { type TestCluster, type TestDatabase, testCluster, withClient } from '../../../test/support/postgres.ts';
 import type { Principal } from '../../kernel/context.ts';
 import type { Outcome } from '../../kernel/invoke.ts';
 import { nextMonthStart } from '../../lib/month.ts';
@@ -213,4 +213,23 @@ test('with the new month the quota is whole again, and what was recorded in it c
   clock.ms += 1;
   assert.equal(await first(2), 2);
   assert.equal(await second(5), 1, 'one that starts now knows of both');
+});
+
+test('whoever asks while another is being answered still sees its own last call', async () => {
+  const { session } = await person();
+  await price(session);
+  await usageOf(session);
+  await withClient(database.superuserUrl, async (client) => {
+    await client.query('BEGIN; LOCK TABLE usage_logs IN ACCESS EXCLUSIVE MODE');
+    const before = usageOf(session);
+    await until(async () => {
+      const { rows } = await client.query(`SELECT FROM pg_locks WHERE NOT granted`);
+      return rows.length > 0;
+    }, 'the first question waits for the table');
+    await price(session);
+    const after = [usageOf(session), usageOf(session)];
+    await client.query('COMMIT');
+    await before;
+    for (const usage of await Promise.all(after)) assert.equal(usage.month.calls, 2);
+  });
 });

@@ -95,15 +95,35 @@ export const getUsage = (parts: UsageParts) => {
   });
 };
 
-/** Reads of one owner at the same time share one query: it may have a whole month of rows to read. */
+/**
+ * Reads of one owner share a query where they can: it may have a whole month of rows to read. One that is under way may
+ * have begun before the caller's last call was answered, so whoever finds it running shares the one after it.
+ */
 function shareRunning() {
   const running = new Map<string, Promise<unknown>>();
-  return <T>(owner: string, read: () => Promise<T>): Promise<T> => {
-    const found = running.get(owner);
-    if (found !== undefined) return found as Promise<T>;
-    const started = read().finally(() => running.delete(owner));
+  const following = new Map<string, Promise<unknown>>();
+
+  function start<T>(owner: string, read: () => Promise<T>): Promise<T> {
+    const started = read().finally(() => {
+      if (running.get(owner) === started) running.delete(owner);
+    });
     running.set(owner, started);
     return started;
+  }
+
+  return <T>(owner: string, read: () => Promise<T>): Promise<T> => {
+    const current = running.get(owner);
+    if (current === undefined) return start(owner, read);
+    const found = following.get(owner);
+    if (found !== undefined) return found as Promise<T>;
+    const next = current
+      .catch(() => undefined)
+      .then(() => {
+        following.delete(owner);
+        return start(owner, read);
+      });
+    following.set(owner, next);
+    return next;
   };
 }
 

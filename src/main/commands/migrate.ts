@@ -1,4 +1,10 @@
-import { migrateDown, migrateUp, migrationStatus, newMigration } from '../../platform/migrations.ts';
+import {
+  MigrationNameError,
+  migrateDown,
+  migrateUp,
+  migrationStatus,
+  newMigration,
+} from '../../platform/migrations.ts';
 import { UsageError } from '../../transports/cli/command-errors.ts';
 import type { Answer, Given } from '../../transports/cli/command-spec.ts';
 import { type CommandParts, reachDatabase, withDatabase } from './command-database.ts';
@@ -17,7 +23,10 @@ export function up({ options }: Given): Promise<Answer> {
       ),
       signal,
     );
-    if (dryRun) return { output: { sql: sql.join('\n') }, text: sql.map((text) => `${text.trimEnd()}\n`).join('\n') };
+    if (dryRun) {
+      const text = sql.map((part) => `${part.trimEnd()}\n`).join('\n');
+      return { output: { sql: sql.join('\n') }, text: text === '' ? 'nothing to do\n' : text };
+    }
     return { output: { applied } };
   });
 }
@@ -45,8 +54,12 @@ export function status(): Promise<Answer> {
 export async function create({ positionals }: Given): Promise<Answer> {
   const [name] = positionals;
   if (name === undefined) throw new UsageError('say what the migration is for: iora migrate new create_users');
-  const path = await newMigration(name);
-  return { output: { path }, text: `${path}\n` };
+  try {
+    const path = await newMigration(name);
+    return { output: { path }, text: `${path}\n` };
+  } catch (error) {
+    throw error instanceof MigrationNameError ? new UsageError(error.message) : error;
+  }
 }
 
 function withMigrationLogin<T>(work: (parts: CommandParts) => Promise<T>): Promise<T> {

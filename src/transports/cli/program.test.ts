@@ -85,13 +85,14 @@ test('a refusal is one line that names the flags, or the problem as JSON, and ex
     { path: 'perMinute', message: 'too small' },
     { path: 'id', message: 'no uuid' },
     { path: 'tags.0', message: 'unknown' },
+    { path: 'tags.1', message: 'unknown' },
   ];
   const refused = {
     call: () => Promise.reject(new AppError('invalid_input', 'several\nlines', { details: { issues } })),
   };
   const plain = await cli(act, refused);
   assert.deepEqual([plain.exitCode, plain.stdout], [1, '']);
-  assert.equal(plain.stderr, 'iora: --per-minute: too small; <id>: no uuid; --tags.0: unknown (invalid_input)\n');
+  assert.equal(plain.stderr, 'iora: --per-minute: too small; <id>: no uuid; --tags: unknown (invalid_input)\n');
 
   const json = await cli([...act, '--json'], refused);
   assert.deepEqual([json.exitCode, json.stdout], [1, '']);

@@ -10,7 +10,7 @@ export function refusalLine(error: AppError, operation: Operation | null): strin
   const reason =
     issues.length === 0
       ? error.message
-      : issues.map(({ path, message }) => `${label(flags, path)}${message}`).join('; ');
+      : [...new Set(issues.map(({ path, message }) => `${label(flags, path)}${message}`))].join('; ');
   return `${printable(reason.replace(/\s+/g, ' '))} (${error.code})`;
 }
 
@@ -24,10 +24,11 @@ function issuesOf(error: AppError): readonly { path: string; message: string }[]
   return Array.isArray(issues) ? issues : [];
 }
 
+/** What the path is about as it is written here: a flag takes its whole value, so what lies deeper is left away. */
 function label(flags: readonly Flag[], path: string): string {
   if (path === '') return '';
-  const [property = '', ...inner] = path.split('.');
+  const [property = ''] = path.split('.');
   const flag = flags.find((candidate) => candidate.property === property);
-  const name = flag === undefined ? property : flag.positional ? `<${flag.word}>` : `--${flag.word}`;
-  return `${[name, ...inner].join('.')}: `;
+  if (flag === undefined) return `${path}: `;
+  return flag.positional ? `<${flag.word}>: ` : `--${flag.word}: `;
 }

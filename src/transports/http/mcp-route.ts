@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { AppError } from '../../kernel/errors.ts';
 import type { Invoke } from '../../kernel/invoke.ts';
+import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { type CallMeter, createCallMeter } from './call-meter.ts';
 import { authenticateRequest, callOf } from './caller.ts';
 import { LOGGED_OPERATIONS_MAX } from './http-limits.ts';
@@ -18,8 +19,8 @@ export const MCP_PATH = '/mcp';
 export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: Responder): void {
   const meterOf = metersOf(parts);
 
-  async function answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    const about: About = { route: MCP_PATH, transport: 'mcp' };
+  async function answer(request: FastifyRequest, reply: FastifyReply, database: DatabaseTime): Promise<void> {
+    const about: About = { route: MCP_PATH, transport: 'mcp', database };
     try {
       const { host, origin } = request.raw.headers;
       const refusal = parts.mcp.check({ host, origin });
@@ -42,7 +43,10 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
     }
   }
 
-  app.post(MCP_PATH, (request, reply) => void answer(request, reply));
+  app.post(MCP_PATH, (request, reply) => {
+    const database = { ms: 0 };
+    void measureDatabase(database, () => answer(request, reply, database));
+  });
 }
 
 /** An empty body and one that is no JSON are the same to the MCP transport, which words the refusal. */

@@ -27,9 +27,10 @@ test('200: the output as JSON, the limits in the headers, one wide line in the l
   assert.equal(answer.headers['ratelimit'], '"minute";r=59;t=60');
   assert.match(String(answer.headers['x-request-id']), uuidV7);
 
-  const [{ ms, ...line } = { ms: undefined }] = lines;
+  const [{ ms, dbMs, ...line } = { ms: undefined, dbMs: undefined }] = lines;
   assert.equal(lines.length, 1);
   assert.ok(Number(ms) >= 0);
+  assert.equal(dbMs, 0);
   assert.deepEqual(line, {
     level: 'info',
     method: 'POST',

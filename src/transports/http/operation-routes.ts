@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { AppError } from '../../kernel/errors.ts';
 import type { Operation } from '../../kernel/operation.ts';
+import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { createCallMeter } from './call-meter.ts';
 import { authenticateRequest, callOf } from './caller.ts';
 import type { HttpParts } from './http-parts.ts';
@@ -22,8 +23,15 @@ function addOperationRoute(app: FastifyInstance, parts: HttpParts, responder: Re
   const meter = createCallMeter(parts.metrics, 'http', operation.name);
   const readInput = method === 'POST' || method === 'PATCH' ? readBodyInput : readQueryInput;
 
-  async function answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    const about: About = { route: path, transport: 'http', operation: operation.name, principal: null, cost: 0 };
+  async function answer(request: FastifyRequest, reply: FastifyReply, database: DatabaseTime): Promise<void> {
+    const about: About = {
+      route: path,
+      transport: 'http',
+      operation: operation.name,
+      principal: null,
+      cost: 0,
+      database,
+    };
     try {
       // Only what is not there yet is awaited: a cached caller without a body goes straight through.
       const vouched = authenticateRequest(parts.authenticate, request);
@@ -52,7 +60,12 @@ function addOperationRoute(app: FastifyInstance, parts: HttpParts, responder: Re
     }
   }
 
-  app.route({ method, url: routerPath(path), handler: (request, reply) => void answer(request, reply) });
+  function handler(request: FastifyRequest, reply: FastifyReply): void {
+    const database = { ms: 0 };
+    void measureDatabase(database, () => answer(request, reply, database));
+  }
+
+  app.route({ method, url: routerPath(path), handler });
 }
 
 type Fields = Readonly<Record<string, unknown>>;

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Principal, TransportName } from '../../kernel/context.ts';
 import { type AppError, toAppError } from '../../kernel/errors.ts';
 import type { Log } from '../../platform/log.ts';
+import type { DatabaseTime } from '../../platform/postgres.ts';
 import { type Answer, writeAnswer } from './answer.ts';
 import { problemAnswer } from './problem-reply.ts';
 
@@ -14,6 +15,8 @@ export interface About {
   /** The operations that one MCP request ran. */
   operations?: readonly string[];
   principal?: Principal | null;
+  /** What the call spent in the database. */
+  readonly database?: DatabaseTime;
   /** What was charged. */
   cost?: number;
 }
@@ -77,12 +80,15 @@ export function createResponder(log: Log, docsUrl: string): Responder {
         keyId: principal?.key?.id,
         status,
         code,
-        ms: Math.round((performance.now() - request.startedAtMs) * MICROSECONDS) / MICROSECONDS,
+        ms: toMicroseconds(performance.now() - request.startedAtMs),
+        dbMs: toMicroseconds(about.database?.ms ?? 0),
         cost: about.cost ?? 0,
         requestId: request.id,
         transport: about.transport,
       };
-      if (error !== undefined && error.status >= 500) log.error({ ...line, err: error }, 'request');
+      // A dependency that is away is an expected answer, many times a second; only a fault of ours shows where it happened.
+      if (error?.code === 'internal') log.error({ ...line, err: error }, 'request');
+      else if (error !== undefined && error.status >= 500) log.warn({ ...line, detail: error.message }, 'request');
       else log.info(line, 'request');
     },
   };
@@ -90,7 +96,9 @@ export function createResponder(log: Log, docsUrl: string): Responder {
 }
 
 /** Milliseconds are logged to the microsecond; the digits behind are noise. */
-const MICROSECONDS = 1_000;
+function toMicroseconds(ms: number): number {
+  return Math.round(ms * 1_000) / 1_000;
+}
 
 declare module 'fastify' {
   interface FastifyRequest {
