@@ -7,6 +7,7 @@ import { type TestCluster, type TestDatabase, testCluster, withClient } from '..
 import { startTcpProxy, type TcpProxy, throughProxy } from '../../../test/support/tcp-proxy.ts';
 import type { Principal } from '../../kernel/context.ts';
 import type { EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
+import { AppError } from '../../kernel/errors.ts';
 import { openMetrics } from '../../platform/metrics.ts';
 import { createHealth, createInstances, probePostgresql } from './index.ts';
 import { createMetricsEndpoint } from './metrics-endpoint.ts';
@@ -181,14 +182,19 @@ test('metrics are for the token, or in development for this machine itself', asy
     request: Partial<EndpointRequest> = {},
   ) => {
     const endpoint = createMetricsEndpoint({ metrics, token: parts.token, mode: parts.mode });
-    const { status } = await endpoint.answer({
+    const asked = {
       headers: {},
       ipAddress: '',
       peerAddress: '127.0.0.1',
       principal: async () => null,
       ...request,
-    });
-    return status;
+    };
+    try {
+      return (await endpoint.answer(asked)).status;
+    } catch (refusal) {
+      assert.ok(refusal instanceof AppError);
+      return refusal.status;
+    }
   };
   const token = 'a token of some length';
   assert.equal(await ask({ mode: 'development' }), 200);

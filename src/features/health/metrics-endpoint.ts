@@ -1,5 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Endpoint, EndpointRequest } from '../../kernel/endpoint.ts';
+import { AppError } from '../../kernel/errors.ts';
 import type { Metrics } from '../../platform/metrics.ts';
 
 export interface MetricsEndpointParts {
@@ -18,9 +19,7 @@ export function createMetricsEndpoint(parts: MetricsEndpointParts): Endpoint {
     path: '/metrics',
     summary: 'Prometheus metrics',
     async answer(request) {
-      if (!mayRead(parts, request)) {
-        return { status: 404, contentType: 'text/plain; charset=utf-8', body: 'not found\n' };
-      }
+      if (!mayRead(parts, request)) throw new AppError('not_found', 'There is nothing at this address.');
       return { status: 200, contentType: parts.metrics.contentType, body: await parts.metrics.text() };
     },
   };

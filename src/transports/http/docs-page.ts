@@ -3,9 +3,6 @@ import { escapeHtml, page, prose } from './docs-layout.ts';
 import type { OpenApiDocument, OpenApiOperation } from './openapi.ts';
 import type { Json } from './openapi-components.ts';
 
-/** Where examples point when the server's public address is not known: the default of HOST and PORT. */
-const EXAMPLE_URL = 'http://127.0.0.1:7145';
-
 interface Entry {
   readonly method: string;
   readonly path: string;
@@ -59,9 +56,9 @@ function introduction(document: OpenApiDocument): string {
 <p>Send a credential with every request, as <code>Authorization: Bearer</code>: an API key (<code>$IORA_KEY</code> in the examples) or the token of a session (<code>$IORA_TOKEN</code>). The same operations are MCP tools at <code>${escapeHtml(url)}/mcp</code>. What each error code means, and what to do about it, is on the page <a href="/docs/errors">errors</a>.</p>`;
 }
 
+/** Where the examples point: the address the server was given, else where it listens. */
 function baseUrl(document: OpenApiDocument): string {
-  const url = document.servers[0]?.url;
-  return url === undefined || url === '/' ? EXAMPLE_URL : url;
+  return document.servers[0]?.url ?? '';
 }
 
 function anchor(operation: OpenApiOperation): string {
