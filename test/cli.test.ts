@@ -161,7 +161,7 @@ test('auth token prints a token that the server takes, and needs no database', a
   assert.deepEqual(await readdir(untouched), ['secrets']);
   assert.deepEqual(await readdir(join(untouched, 'secrets')), ['local-identity']);
 
-  const production = { IORA_MODE: 'production', KEY_PEPPER: `1:${'A'.repeat(44)}`, DATA_KEYS: `1:${'B'.repeat(44)}` };
+  const production = { IORA_MODE: 'production', KEY_PEPPER: `1:${'A'.repeat(44)}`, DATA_KEYS: `1:${'B'.repeat(43)}=` };
   assertOneLine(await beside(['auth', 'token', ...ADA], production), /no local identity provider/, 1, 'production');
   assertOneLine(await beside(['auth', 'token']), /--user EMAIL/, 2, 'no user');
 });

@@ -39,8 +39,8 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
 }
 
 async function prepareDatabase(config: Config, log: Log, source: DatabaseSource): Promise<void> {
-  await awaitDatabase(source.migration, config.DATABASE_STARTUP_TIMEOUT_MS);
   if (source.embedded || (config.MIGRATE_ON_START ?? config.IORA_MODE === 'development')) {
+    await awaitDatabase(source.migration, config.DATABASE_STARTUP_TIMEOUT_MS);
     const { applied } = await migrateUp({ ...source.migration, log: (line) => log.debug({ line }, 'migration') });
     if (applied.length > 0) log.info({ applied }, 'migrations applied');
   }

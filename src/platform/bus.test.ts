@@ -33,7 +33,7 @@ function listen(url = database.apiUrl) {
       seen.connections += 1;
     },
     onError: (error) => seen.errors.push(error),
-    connectionTimeoutMs: 500,
+    connectionTimeoutMs: 2_000,
     applicationName,
   });
   return { bus, heard, seen, applicationName };

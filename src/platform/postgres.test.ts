@@ -174,7 +174,7 @@ test('a race that is lost every time is given up', async () => {
 });
 
 test('a pool with no connection to give says so while the others are still busy', async () => {
-  await withDatabase({ poolMax: 1, connectionTimeoutMs: 100 }, async (database) => {
+  await withDatabase({ poolMax: 1, connectionTimeoutMs: 1_500 }, async (database) => {
     const held = Promise.withResolvers<void>();
     const taken = Promise.withResolvers<void>();
     const holder = database.call(async () => {
@@ -198,7 +198,7 @@ test('a server that is not there, and a closed pool, are unavailable', async () 
     connection: parseConnection(shared.apiUrl),
     poolMin: 0,
     poolMax: 1,
-    connectionTimeoutMs: 1_000,
+    connectionTimeoutMs: 5_000,
     applicationName: 'test',
   });
   await closed.close();

@@ -1,21 +1,14 @@
 // One case: an input and a caller, sent over every transport that offers the operation, and all that has to hold after.
 import assert from 'node:assert/strict';
-import { isDeepStrictEqual } from 'node:util';
 import type { Principal } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import type { TestApplication } from './application.ts';
-import { type Fields, referencesIn, resolveReferences } from './operation-arbitraries.ts';
-import {
-  type Answer,
-  asText,
-  type Carrier,
-  isFields,
-  type Sending,
-  type Style,
-  unreadableCodes,
-} from './property-answers.ts';
+import type { Fields } from './operation-arbitraries.ts';
+import { comparable, findDifference, isCapable, type Sent } from './property-agreement.ts';
+import { type Carrier, isFields, type Style } from './property-answers.ts';
 import type { OperationTally } from './property-tally.ts';
 import type { Caller, World } from './property-world.ts';
+import { referencesIn, resolveReferences } from './references.ts';
 
 export interface Case {
   readonly input: unknown;
@@ -39,11 +32,6 @@ export interface CaseParts {
 
 /** Times that reads are asked again where their answers differ: a minute may end, or a window slide, between two of them. */
 const COMPARISONS_MAX = 3;
-
-interface Sent {
-  readonly sending: Sending;
-  readonly answer: Answer;
-}
 
 /** Makes the function that sends one case and asserts. */
 export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<void> {
@@ -122,21 +110,12 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
   async function assertAgreement(first: readonly Sent[], input: unknown, caller: Caller, style: Style): Promise<void> {
     let sent = first;
     for (let comparison = 1; ; comparison += 1) {
-      const difference = findDifference(sent, caller);
+      const difference = findDifference(operation, caller, sent);
       if (difference === null) break;
       assert.ok(operation.readOnly && comparison < COMPARISONS_MAX, difference);
       sent = await sendAll(input, caller, style, false);
     }
-    tally.compared(comparable(operation, first).flat().length);
-  }
-
-  function findDifference(sent: readonly Sent[], caller: Caller): string | null {
-    for (const [one, other] of comparable(operation, sent)) {
-      if (one === undefined || other === undefined) continue;
-      const difference = differenceOf(operation, caller, one.answer, other.answer);
-      if (difference !== null) return difference;
-    }
-    return null;
+    tally.compared(comparable(operation, first).length);
   }
 
   /** What was asked for has to be answered, what was answered to be kept, and a key that was given has to work. */
@@ -150,57 +129,4 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
     assert.deepEqual(Object.fromEntries(Object.keys(shown).map((name) => [name, kept[name]])), shown);
     if (typeof key === 'string') assert.equal((await app.bearer(key)).key?.id, output['id'], 'a new key does not work');
   }
-}
-
-/** Whether the caller is let through to `run` by all that does not depend on its input. */
-function isCapable(operation: Operation, { principal, exhausted }: Caller): boolean {
-  if (principal === null || (exhausted && operation.cost > 0)) return false;
-  if (operation.callers !== undefined && !operation.callers.includes(principal.kind)) return false;
-  return operation.permission === null || principal.permissions.has(operation.permission);
-}
-
-/** Pairs of messages that carried the same input. */
-function comparable(operation: Operation, sent: readonly Sent[]): (readonly [Sent, Sent])[] {
-  return sent.flatMap((one, index) =>
-    sent
-      .slice(index + 1)
-      .filter((other) => sameInput(operation, one.sending.expected, other.sending.expected))
-      .map((other) => [one, other] as const),
-  );
-}
-
-/** A query holds numbers as text where a command line holds numbers. */
-function sameInput({ route }: Operation, one: Fields | undefined, other: Fields | undefined): boolean {
-  if (one === undefined || other === undefined) return false;
-  if (route.method === 'POST' || route.method === 'PATCH') return isDeepStrictEqual(one, other);
-  const inWords = (fields: Fields) =>
-    Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, asText(value)]));
-  return isDeepStrictEqual(inWords(one), inWords(other));
-}
-
-function differenceOf(operation: Operation, caller: Caller, one: Answer, other: Answer): string | null {
-  const what = `${one.transport} answers ${one.code}, ${other.transport} ${other.code}`;
-  const codes = [one.code, other.code];
-  if (codes.some((code) => unreadableCodes.includes(code))) return codes.includes('ok') ? what : null;
-  // A tool that the caller may not use does not exist for it, and an owner in a hurry is let through once a minute.
-  if (codes.includes('protocol')) return isCapable(operation, { ...caller, exhausted: false }) ? what : null;
-  if (caller.exhausted && codes.every((code) => code === 'ok' || code === 'rate_limited')) return null;
-  if (one.code !== other.code) return what;
-  const issues = [one, other].map(({ problem }) => JSON.stringify(problem?.['issues']));
-  if (one.problem !== undefined && other.problem !== undefined && issues[0] !== issues[1])
-    return `${what}: ${issues.join(', ')}`;
-  if (one.output === undefined || other.output === undefined) return null;
-  const outputs = [one, other].map(({ output }) => JSON.stringify(settled(operation, output)));
-  return outputs[0] === outputs[1] ? null : `${what}, with different outputs: ${outputs.join(' and ')}`;
-}
-
-/** An output without the fields in which two calls may differ. */
-function settled(operation: Operation, value: unknown): unknown {
-  if (Array.isArray(value)) return value.map((item) => settled(operation, item));
-  if (!isFields(value)) return value;
-  return Object.fromEntries(
-    Object.entries(value)
-      .filter(([name]) => operation.volatile?.includes(name) !== true)
-      .map(([name, item]) => [name, settled(operation, item)]),
-  );
 }

@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import type { Call, Principal } from '../../src/kernel/context.ts';
 import type { Invoke } from '../../src/kernel/invoke.ts';
 import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
-import type { CliParts } from '../../src/transports/cli/program.ts';
-import { runCli } from '../../src/transports/cli/program.ts';
+import { type CliParts, runCli } from '../../src/transports/cli/program.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import {
   type Answer,
@@ -17,16 +16,8 @@ import {
 } from './property-answers.ts';
 import type { Caller } from './property-world.ts';
 
-export interface CliCarrierParts {
-  readonly operations: readonly Operation[];
-  readonly invoke: Invoke;
-}
-
 /** Runs command lines in this process, as `main/cli.ts` does, with the callers of the cases for people. */
-export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
-  // Describing them all anew takes longer than the rest of a command; those of one noun are enough to tell apart.
-  const ofOneNoun = Map.groupBy(operations, ({ name }) => nounOf(name));
-
+export function cliCarrier(invoke: Invoke): Carrier {
   async function send(
     operation: Operation,
     words: readonly string[],
@@ -38,7 +29,8 @@ export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
     const parts: CliParts = {
       version: '0.0.0',
       actions: {} as CliParts['actions'],
-      loadOperations: () => Promise.resolve(ofOneNoun.get(nounOf(operation.name)) ?? []),
+      // Describing all of them anew takes longer than the rest of a command; the tree has its own tests.
+      loadOperations: () => Promise.resolve([operation]),
       async call(request, answer) {
         requestId = request.requestId;
         assert.equal(request.operation.name, operation.name);
@@ -94,10 +86,6 @@ export function cliCarrier({ operations, invoke }: CliCarrierParts): Carrier {
       };
     },
   };
-}
-
-function nounOf(operationName: string): string {
-  return operationName.split('.', 1)[0] ?? '';
 }
 
 function callOf(caller: Caller, request: { user: string; org: string | undefined; requestId: string }): Call {

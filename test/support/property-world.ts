@@ -5,7 +5,7 @@ import { LOCAL_ISSUER, operatorPrincipal } from '../../src/features/tenants/inde
 import { type Principal, tenantPermissions } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import type { TestApplication } from './application.ts';
-import type { Reference, ReferenceKind } from './operation-arbitraries.ts';
+import type { Reference, ReferenceKind } from './references.ts';
 
 export interface Caller {
   readonly name: string;

@@ -23,7 +23,6 @@ before(async () => {
   proxy = await startTcpProxy({ host: hostname, port: Number(port) });
   iora = await startApplication(database, {
     serviceUrl: throughProxy(database.apiUrl, proxy),
-    settings: { DATABASE_CONNECTION_TIMEOUT: '1000' },
   });
 });
 after(async () => {

@@ -28,11 +28,12 @@ export function createKeyAuthenticator(parts: AuthenticateKeyParts): (key: strin
   }
 
   return function authenticateKey(key) {
-    if (parseKey(key) === null) throw unauthenticated();
-    // Memory is asked on every call, by a plain hash: a key has 256 random bits, and the keyed one takes ten times as long.
+    // Memory is asked first, on every call, so by a plain hash, which is enough for 256 random bits and takes a tenth of the
+    // time of the keyed one. What is found there has passed the checks below.
     const credential = hash('sha256', key, 'base64');
     const known = parts.cache.get(credential);
     if (known !== undefined) return answer(known);
+    if (parseKey(key) === null) throw unauthenticated();
     return parts.cache.load(credential, () => findKey(parts, key)).then(answer);
   };
 }

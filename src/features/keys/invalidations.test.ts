@@ -193,7 +193,7 @@ test('what is committed is answered, also when the database is gone right after'
     connection: parseConnection(database.apiUrl),
     poolMin: 0,
     poolMax: 1,
-    connectionTimeoutMs: 1_000,
+    connectionTimeoutMs: 5_000,
     applicationName: 'test',
   });
   const instanceId = randomUUID();

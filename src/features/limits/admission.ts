@@ -69,15 +69,16 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
     if (rates.size >= SUBJECTS_MAX) throw unavailable('Too many callers are active at once.');
   }
 
-  /** The quota when it is known for this month, else undefined. */
-  function knownQuota(id: string, monthStartMs: number): Quota | undefined {
+  /** The quota when it is known for the month of that moment, else undefined. */
+  function knownQuota(id: string, wallMs: number): Quota | undefined {
     const quota = quotas.get(id);
-    return quota?.monthStartMs === monthStartMs ? quota : undefined;
+    return quota !== undefined && wallMs >= quota.monthStartMs && wallMs < quota.monthEndMs ? quota : undefined;
   }
 
-  function seed(principal: Principal, subject: QuotaSubject, id: string, monthStartMs: number): Promise<void> {
+  function seed(principal: Principal, subject: QuotaSubject, id: string, wallMs: number): Promise<void> {
     const running = seeding.get(id);
     if (running !== undefined) return running;
+    const monthStartMs = monthStart(wallMs);
     const started = parts
       .usedSince(principal, subject, monthStartMs)
       .then((used) => {
@@ -95,19 +96,19 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
   }
 
   /** The policies of a principal, or a promise to wait for before asking again. */
-  function policiesOf(principal: Principal, now: number, monthStartMs: number): Policy[] | Promise<void> {
+  function policiesOf(principal: Principal, now: number, wallMs: number): Policy[] | Promise<void> {
     const { key, limits, ownerId } = principal;
     const policies: Policy[] = [];
     // Test keys are limited like any other but have no part in the quota.
     if (key?.environment !== 'test') {
       if (limits.requestsPerMonth !== null) {
-        const quota = knownQuota(ownerId, monthStartMs);
-        if (quota === undefined) return seed(principal, { ownerId, keyId: null }, ownerId, monthStartMs);
+        const quota = knownQuota(ownerId, wallMs);
+        if (quota === undefined) return seed(principal, { ownerId, keyId: null }, ownerId, wallMs);
         policies.push({ name: 'month', limit: limits.requestsPerMonth, quota });
       }
       if (key !== null && key.requestsPerMonth !== null) {
-        const quota = knownQuota(key.id, monthStartMs);
-        if (quota === undefined) return seed(principal, { ownerId, keyId: key.id }, key.id, monthStartMs);
+        const quota = knownQuota(key.id, wallMs);
+        if (quota === undefined) return seed(principal, { ownerId, keyId: key.id }, key.id, wallMs);
         policies.push({ name: 'key-month', limit: key.requestsPerMonth, quota });
       }
     }
@@ -151,7 +152,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
   function admit(principal: Principal, cost: number): AdmissionDecision | Promise<AdmissionDecision> {
     const now = parts.monotonicMs();
     const wallMs = parts.wallClockMs();
-    const policies = policiesOf(principal, now, monthStart(wallMs));
+    const policies = policiesOf(principal, now, wallMs);
     if (Array.isArray(policies)) return decide(policies, cost, now, wallMs);
     return policies.then(() => admit(principal, cost));
   }
@@ -172,7 +173,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
     refund(principal, cost, admittedAtMs) {
       if (principal.key?.environment === 'test') return;
       for (const id of [principal.ownerId, principal.key?.id]) {
-        const quota = id === undefined ? undefined : knownQuota(id, monthStart(admittedAtMs));
+        const quota = id === undefined ? undefined : knownQuota(id, admittedAtMs);
         if (quota !== undefined) quota.used = Math.max(0, quota.used - cost);
       }
     },
@@ -180,7 +181,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
       for (;;) {
         const now = parts.monotonicMs();
         const wallMs = parts.wallClockMs();
-        const policies = policiesOf(principal, now, monthStart(wallMs));
+        const policies = policiesOf(principal, now, wallMs);
         if (Array.isArray(policies)) return policies.map((policy) => stateOf(policy, now, wallMs));
         await policies;
       }

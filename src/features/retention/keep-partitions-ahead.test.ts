@@ -18,7 +18,7 @@ const open = (url: string) =>
     connection: parseConnection(url),
     poolMin: 0,
     poolMax: 2,
-    connectionTimeoutMs: 1_000,
+    connectionTimeoutMs: 5_000,
     applicationName: 'test',
   });
 

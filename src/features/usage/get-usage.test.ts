@@ -223,7 +223,9 @@ test('whoever asks while another is being answered still sees its own last call'
     await client.query('BEGIN; LOCK TABLE usage_logs IN ACCESS EXCLUSIVE MODE');
     const before = usageOf(session);
     await until(async () => {
-      const { rows } = await client.query(`SELECT FROM pg_locks WHERE NOT granted`);
+      const { rows } = await client.query(
+        `SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE NOT granted AND datname = current_database()`,
+      );
       return rows.length > 0;
     }, 'the first question waits for the table');
     await price(session);

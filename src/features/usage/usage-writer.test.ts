@@ -57,7 +57,7 @@ const open = (url = database.apiUrl) =>
     connection: parseConnection(url),
     poolMin: 0,
     poolMax: 4,
-    connectionTimeoutMs: 500,
+    connectionTimeoutMs: 5_000,
     applicationName: 'usage test',
   });
 
@@ -309,7 +309,7 @@ test('closing writes what is left; what cannot be written in time is counted', a
 });
 
 test('when no more events can be held metered calls are refused, told when to come back, and charged nothing', async () => {
-  const iora = await startApplication(database, { settings: { DATABASE_CONNECTION_TIMEOUT: '500' } });
+  const iora = await startApplication(database);
   const address = 'busy@example.com';
   const { userId } = await iora.bearer(await iora.token(address, undefined, true));
   await iora.sql(`UPDATE users SET tier = 'enterprise' WHERE id = $1`, [userId]);
