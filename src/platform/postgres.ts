@@ -70,7 +70,7 @@ export function measureDatabase<T>(time: DatabaseTime, work: () => T): T {
 }
 
 /** A statement of a request is an index look-up or one small write: more than this is a fault, not a slow day. */
-export const STATEMENT_TIMEOUT_MS = 5_000;
+const STATEMENT_TIMEOUT_MS = 5_000;
 const LOCK_TIMEOUT_MS = 2_000;
 const IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000;
 /** Client-side bound for a server that accepts and never answers; above the server's own so that its message wins. */

@@ -7,7 +7,7 @@ export interface PropertyLoopResult {
   readonly seed: number;
   readonly casesAnOperation: number;
   readonly seconds: number;
-  /** Answers held against another transport's. */
+  /** Pairs of answers to the same input that were held against each other. */
   readonly comparisons: number;
   /** What does not hold: must be empty. */
   readonly broken: readonly string[];

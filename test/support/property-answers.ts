@@ -73,15 +73,20 @@ export function assertOutput(operation: Operation, output: unknown): void {
 /** Asserts that it is a problem of the error table, none of ours and none of a server's. */
 export function assertProblem(value: unknown, requestId: string): Problem {
   assert.ok(isFields(value), 'a refusal is a problem document');
-  const { code } = value;
-  assert.ok(typeof code === 'string' && Object.hasOwn(errorTable, code), `unknown code ${String(code)}`);
-  const { status, title, retryable } = errorTable[code as ErrorCode];
+  const code = assertCode(value['code']);
+  const { status, title, retryable } = errorTable[code];
   assert.deepEqual(
     { status: value['status'], title: value['title'], retryable: value['retryable'], requestId: value['requestId'] },
     { status, title, retryable, requestId },
   );
-  assert.ok(status < 500, `answered ${status} ${code}: ${String(value['detail'])}`);
   assert.ok(typeof value['detail'] === 'string' && value['detail'] !== '', 'a refusal says what is wrong');
   assert.equal(value['type'], `/docs/errors#${code}`);
   return value as unknown as Problem;
+}
+
+/** Asserts that it is a code of the error table, and of a refusal: not of a failure of ours or of a server. */
+export function assertCode(code: unknown): ErrorCode {
+  assert.ok(typeof code === 'string' && Object.hasOwn(errorTable, code), `unknown code ${String(code)}`);
+  assert.ok(errorTable[code as ErrorCode].status < 500, `answered ${code}`);
+  return code as ErrorCode;
 }

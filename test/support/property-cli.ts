@@ -7,6 +7,7 @@ import { type CliParts, runCli } from '../../src/transports/cli/program.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import {
   type Answer,
+  assertCode,
   assertOutput,
   assertProblem,
   asText,
@@ -63,8 +64,7 @@ export function cliCarrier(invoke: Invoke): Carrier {
       return { ...common, code: problem.code, problem };
     }
     const code = /^iora: .*\((\w+)\)\n$/.exec(said.stderr)?.[1];
-    assert.ok(code !== undefined, `a refusal ends with its code: ${said.stderr}`);
-    return { ...common, code: code as Answer['code'] };
+    return { ...common, code: assertCode(code) };
   }
 
   return {

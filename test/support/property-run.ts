@@ -8,7 +8,7 @@ import { checkHostAndOrigin, createMcpTransport } from '../../src/transports/mcp
 import { startApplication } from './application.ts';
 import { captureLog } from './captured-log.ts';
 import { inputsOf } from './operation-arbitraries.ts';
-import { testCluster } from './postgres.ts';
+import { type TestCluster, testCluster } from './postgres.ts';
 import type { Carrier } from './property-answers.ts';
 import { assertBooks } from './property-books.ts';
 import { type Case, createCaseRunner } from './property-case.ts';
@@ -42,7 +42,22 @@ export async function checkOperations(
   seed: number,
   say: (line: string) => void,
 ): Promise<PropertyResult> {
-  const run = await start();
+  const cluster = await testCluster();
+  try {
+    return await checkOn(cluster, { cases, seed, say });
+  } finally {
+    await cluster.stop();
+  }
+}
+
+interface Wanted {
+  readonly cases: number;
+  readonly seed: number;
+  readonly say: (line: string) => void;
+}
+
+async function checkOn(cluster: TestCluster, { cases, seed, say }: Wanted): Promise<PropertyResult> {
+  const run = await start(cluster);
   const startedAt = performance.now();
   const tallies = new Map(run.operations.map((operation) => [operation.name, createTally(operation)]));
   const broken: string[] = [];
@@ -89,8 +104,7 @@ function shortfalls(operation: Operation, { figures }: OperationTally, cases: nu
   });
 }
 
-async function start() {
-  const cluster = await testCluster();
+async function start(cluster: TestCluster) {
   const database = await cluster.database();
   const app = await startApplication(database);
   const watch = watchOperations(app);
@@ -129,7 +143,6 @@ async function start() {
       await mcp.close();
       await app.close();
       await database.drop();
-      await cluster.stop();
       return [...log.lines(), ...app.log.lines()].filter((line) => line.startsWith('error'));
     },
   };

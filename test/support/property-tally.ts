@@ -29,13 +29,13 @@ export interface Books {
 export interface OperationTally {
   readonly figures: ReadonlyMap<TransportName, TransportFigures>;
   readonly books: Books;
-  /** Answers held against another transport's. */
+  /** Pairs of answers to the same input that were held against each other. */
   comparisons: number;
   sent(answer: Answer, ran: boolean): void;
   leftOut(transport: TransportName, reason: string): void;
   /** Enters an answer into the books, whether it is counted as a case or not. */
   answered(answer: Answer, caller: Caller, ran: boolean): void;
-  compared(answers: number): void;
+  compared(pairs: number): void;
 }
 
 /** An empty tally for an operation. */
@@ -72,8 +72,8 @@ export function createTally(operation: Operation): OperationTally {
         }
       } else if (ran || code === 'rate_limited' || code === 'quota_exceeded') books.free.push(requestId);
     },
-    compared(answers) {
-      this.comparisons += answers;
+    compared(pairs) {
+      this.comparisons += pairs;
     },
   };
 }

@@ -71,14 +71,14 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
   const createKey = (owner: Principal, input: Record<string, unknown>) => output<MadeKey>('keys.create', owner, input);
   const permissions = [...tenantPermissions];
 
-  /** Signed in under a credential of its own after the limits are set, since a session remembers those it began with. */
-  async function organization(org: string, limits: typeof AMPLE, role: 'owner' | 'member' | 'viewer' = 'owner') {
+  /** Its owner, who signs in after the limits are set, since a session remembers those it began with. */
+  async function organization(org: string, limits: typeof AMPLE) {
     const { orgId } = await app.session(email('founder', org), org);
     await app.sql(
       `UPDATE organizations SET max_requests_per_minute = $2, max_requests_per_month = $3, max_api_keys = $4 WHERE id = $1`,
       [orgId, limits.requestsPerMinute, limits.requestsPerMonth, limits.maxApiKeys],
     );
-    return person(role, org);
+    return person('owner', org);
   }
 
   async function person(role: 'owner' | 'member' | 'viewer', org: string): Promise<Caller & { principal: Principal }> {
@@ -133,11 +133,8 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
 
   async function cursors(principal: Principal): Promise<string[]> {
     const made: string[] = [];
-    for (const [operationName, sizes] of [
-      ['keys.list', PAGE_SIZES],
-      ['market.list_symbols', PAGE_SIZES],
-    ] as const) {
-      for (const limit of sizes) {
+    for (const operationName of ['keys.list', 'market.list_symbols']) {
+      for (const limit of PAGE_SIZES) {
         const page = await output<{ nextCursor: string | null }>(operationName, principal, { limit });
         if (page.nextCursor !== null) made.push(page.nextCursor);
       }
@@ -145,17 +142,16 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     return made;
   }
 
+  const ownCursors = await cursors(owner.principal);
+  const foreignCursors = await cursors(foreigner.principal);
   const pools: Readonly<Record<ReferenceKind, () => readonly string[]>> = {
     liveKey: () => live.map(({ id }) => id),
     revokedKey: () => [revoked.id],
     expiredKey: () => [expired.id],
     colleagueKey: () => [colleague.id],
     foreignKey: () => foreign.map(({ id }) => id),
-    ...(await (async () => {
-      const own = await cursors(owner.principal);
-      const others = await cursors(foreigner.principal);
-      return { cursor: () => own, foreignCursor: () => others };
-    })()),
+    cursor: () => ownCursors,
+    foreignCursor: () => foreignCursors,
   };
   const ownerIds = [owner, foreigner, spent, hurried, full].map(({ principal }) => principal.ownerId);
 

@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import type { Endpoint, EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
 import type { Database } from '../../platform/postgres.ts';
 
-export { createInstances, type Instances } from './instances.ts';
+export { createInstances } from './instances.ts';
 
 export interface HealthParts {
   /** Asked by the probe alone. */

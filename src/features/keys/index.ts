@@ -1,6 +1,7 @@
 import type { Principal } from '../../kernel/context.ts';
 import type { LimitState } from '../../kernel/invoke.ts';
 import type { Feature } from '../../kernel/operation.ts';
+import type { Pepper } from '../../lib/key-hash.ts';
 import type { Database } from '../../platform/postgres.ts';
 import { createKey } from './create-key.ts';
 import { currentKey } from './current-key.ts';
@@ -17,10 +18,6 @@ export { createPrincipalCache, type Loaded, type PrincipalCache } from './princi
 
 /** Peppers by age, newest first: the first hashes new keys, all of them verify. */
 export type Peppers = readonly [Pepper, ...Pepper[]];
-export interface Pepper {
-  readonly version: number;
-  readonly secret: Uint8Array;
-}
 
 export interface KeysParts {
   readonly database: Database;

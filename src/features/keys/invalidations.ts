@@ -10,8 +10,8 @@ import type { PrincipalCache, Tag } from './principal-cache.ts';
  * transaction (NOTIFY is sent at commit, never for a rollback); every instance drops its entries and acknowledges.
  */
 
-export const INVALIDATE_CHANNEL = 'iora_invalidate';
-export const ACKNOWLEDGE_CHANNEL = 'iora_acknowledge';
+const INVALIDATE_CHANNEL = 'iora_invalidate';
+const ACKNOWLEDGE_CHANNEL = 'iora_acknowledge';
 
 /** Longest wait for acknowledgements; after it the answer says on how many instances the change is known to hold. */
 const ACKNOWLEDGE_WAIT_MS = 2_000;

@@ -14,7 +14,7 @@ const RATE_WINDOW_SECONDS = RATE_WINDOW_MS / 1_000;
 const SECOND_MS = 1_000;
 
 /** Subjects remembered at once (about 1 KB each when busy). Only idle ones are forgotten, so no promise is lost. */
-export const SUBJECTS_MAX = 100_000;
+const SUBJECTS_MAX = 100_000;
 
 /** Whose usage is summed: the owner's, or one key family's. */
 export interface QuotaSubject {

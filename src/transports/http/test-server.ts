@@ -209,7 +209,7 @@ export function testServer({ admission, seen, ...overrides }: TestServerOptions 
   return { app: createHttpServer(parts), parts, lines, metrics };
 }
 
-export const testAuthenticate: Authenticate = ({ authorization }) => {
+const testAuthenticate: Authenticate = ({ authorization }) => {
   if (authorization === CREDENTIAL) return testPrincipal();
   throw new AppError('unauthenticated');
 };
