@@ -12,11 +12,17 @@ export function addCommand(program: Command, spec: CommandSpec, run: (given: Giv
   for (const { name, description } of spec.positionals) command.argument(`[${name}]`, description);
   for (const { flags, description, repeatable } of spec.options) {
     const option = new Option(flags, description);
-    if (repeatable) option.argParser((text, before: readonly string[] = []) => [...before, text]);
+    if (repeatable) option.argParser(gather);
     command.addOption(option);
   }
   command.usage(['[options]', ...spec.positionals.map(({ name }) => `<${name}>`)].join(' '));
   command.action(() => run({ positionals: command.args, options: givenOptions(command) }));
+}
+
+/** Into the one list: copying what came before for every flag would take the square of their number. */
+function gather(text: string, before: string[] = []): string[] {
+  before.push(text);
+  return before;
 }
 
 /** A command in a list of commands: its name and its positional arguments. */
