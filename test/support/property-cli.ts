@@ -50,6 +50,11 @@ export function cliCarrier(invoke: Invoke): Carrier {
 
     if (exitCode === 0) {
       assert.equal(said.stderr, '');
+      if (requestId === '') {
+        assert.ok(words.includes('--help') || words.includes('-h'), 'only who asks for help is done without a call');
+        assert.match(said.stdout, /^Usage: iora /);
+        return { ...common, code: 'usage' };
+      }
       if (!isJson) return { ...common, code: 'ok' };
       const output = onlyLine(said.stdout);
       assertOutput(operation, output);
