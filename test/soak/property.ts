@@ -1,3 +1,4 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { checkOperations } from '../support/property-run.ts';
 import { tableOf } from '../support/property-tally.ts';
 
@@ -9,6 +10,8 @@ export interface PropertyLoopResult {
   readonly seconds: number;
   /** Pairs of answers to the same input that were held against each other. */
   readonly comparisons: number;
+  /** Longest time the process did nothing but one thing. A case that takes its time delays everybody else's. */
+  readonly stalledMsMax: number;
   /** What does not hold: must be empty. */
   readonly broken: readonly string[];
 }
@@ -20,9 +23,21 @@ export async function propertyLoop(
   say: (line: string) => void,
 ): Promise<PropertyLoopResult> {
   const startedAt = performance.now();
+  const delays = monitorEventLoopDelay();
+  delays.enable();
   say(`seed ${seed}`);
   const { tallies, broken } = await checkOperations(casesAnOperation, seed, say);
   for (const line of tableOf(tallies)) say(line);
   const comparisons = [...tallies.values()].reduce((sum, tally) => sum + tally.comparisons, 0);
-  return { seed, casesAnOperation, seconds: Math.round((performance.now() - startedAt) / 1_000), comparisons, broken };
+  return {
+    seed,
+    casesAnOperation,
+    seconds: Math.round((performance.now() - startedAt) / SECOND_MS),
+    comparisons,
+    stalledMsMax: Math.round(delays.max / MS_NS),
+    broken,
+  };
 }
+
+const SECOND_MS = 1_000;
+const MS_NS = 1_000_000;

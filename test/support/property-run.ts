@@ -75,6 +75,7 @@ async function checkOn(cluster: TestCluster, { cases, seed, say }: Wanted): Prom
   await Promise.all(
     run.operations.map((operation) => check(operation, tallies.get(operation.name) ?? createTally(operation))),
   );
+  broken.push(...run.failures().map((line) => `failed: ${line}`));
   broken.push(...(await run.close()).map((line) => `in the log: ${line}`));
   return { tallies, broken };
 }
@@ -129,6 +130,7 @@ async function start(cluster: TestCluster) {
 
   return {
     operations: watch.operations,
+    failures: watch.failures,
     async check(operation: Operation, tally: OperationTally, { cases, seed }: { cases: number; seed: number }) {
       const world = await buildWorld(app, operation);
       const before = await world.state();
