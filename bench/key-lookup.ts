@@ -22,6 +22,8 @@ const CONCURRENCIES = [1, 4] as const;
 const WARM_UP_LOOKUPS = 400;
 const P99_RATIO_MAX = 1.5;
 const US_PER_MS = 1_000;
+/** What is kept of a round: every single time of 40,000 would fill the repository. */
+const SHARES_KEPT = [0.5, 0.9, 0.99, 1];
 
 interface Size {
   readonly keys: number;
@@ -105,7 +107,11 @@ function outcome(postgres: string, samples: readonly Sample[]) {
     verdicts: ratios,
     samples: samples.map(({ rounds, ...sample }) => ({
       ...sample,
-      lookupUs: rounds.map((round) => round.map((ms) => Math.round(ms * US_PER_MS))),
+      quantilesUsByRound: rounds.map((round) =>
+        Object.fromEntries(
+          SHARES_KEPT.map((share) => [`p${share * 100}`, Math.round(quantile(round, share) * US_PER_MS)]),
+        ),
+      ),
     })),
   };
 }
