@@ -14,6 +14,9 @@ const FLUSH_INTERVAL_MS = 60_000;
 /** Keys counted between two writes; more than that are written early. */
 const KEYS_COUNTED_MAX = 10_000;
 
+/** Keys of one transaction: their rows are locked until it ends, and a revocation of one of them must not wait for that. */
+const KEYS_PER_WRITE = 100;
+
 interface Use {
   lastUsedAtMs: number;
   count: number;
@@ -34,20 +37,26 @@ export function createKeyUse(parts: { database: Database; log: Log; wallClockMs:
   }
 
   async function flush(): Promise<void> {
-    if (uses.size === 0) return;
     const batch = [...uses];
     uses = new Map();
-    const ids = batch.map(([id]) => id);
-    const moments = batch.map(([, use]) => new Date(use.lastUsedAtMs));
-    const counts = batch.map(([, use]) => use.count);
-    try {
-      await parts.database.call((tx) =>
-        sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
-      );
-    } catch (error) {
-      for (const [id, use] of batch) add(id, use);
-      throw error;
+    while (batch.length > 0) {
+      const part = batch.splice(0, KEYS_PER_WRITE);
+      try {
+        await write(part);
+      } catch (error) {
+        for (const [id, use] of [...part, ...batch]) add(id, use);
+        throw error;
+      }
     }
+  }
+
+  async function write(part: readonly (readonly [string, Use])[]): Promise<void> {
+    const ids = part.map(([id]) => id);
+    const moments = part.map(([, use]) => new Date(use.lastUsedAtMs));
+    const counts = part.map(([, use]) => use.count);
+    await parts.database.call((tx) =>
+      sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
+    );
   }
 
   function flushSoon(): void {
