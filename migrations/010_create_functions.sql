@@ -181,22 +181,29 @@ $$;
 CREATE POLICY record_usage ON usage_logs FOR INSERT TO iora_owner
   WITH CHECK ((SELECT current_setting('iora.definer', true)) = 'record_usage');
 
--- Adds uses to secrets: the three arrays belong together by position; answers how many secrets were met. Rows are locked in
--- the order of their ids, so that two instances counting the same keys never wait for each other in a circle.
+-- Adds uses to secrets: the three arrays belong together by position; answers how many secrets were met. Rows are met in
+-- the order of their ids, so that two instances counting the same keys never wait for each other in a circle. And one by
+-- one: the planner expects the policies to let hardly a row through, so in one statement it may go over all uses again for
+-- every key, which takes seconds while a revocation waits for the lock.
 CREATE FUNCTION record_key_use(p_secret_ids uuid[], p_last_used timestamptz[], p_counts bigint[]) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-  v_updated integer;
+  v_used record;
+  v_updated integer := 0;
 BEGIN
   PERFORM set_config('iora.definer', 'record_key_use', true);
-  PERFORM FROM api_keys k WHERE k.id = ANY (p_secret_ids) ORDER BY k.id FOR NO KEY UPDATE;
-  UPDATE api_keys k
-    SET last_used_at = greatest(k.last_used_at, used.last_used_at), usage_count = k.usage_count + used.uses
-    FROM (SELECT id, max(at) AS last_used_at, sum(n)::bigint AS uses
-          FROM unnest(p_secret_ids, p_last_used, p_counts) AS u (id, at, n) GROUP BY id) AS used
-    WHERE k.id = used.id;
-  GET DIAGNOSTICS v_updated = ROW_COUNT;
+  FOR v_used IN
+    SELECT u.id, max(u.at) AS last_used_at, sum(u.n)::bigint AS uses
+    FROM unnest(p_secret_ids, p_last_used, p_counts) AS u (id, at, n) GROUP BY u.id ORDER BY u.id
+  LOOP
+    UPDATE api_keys k
+      SET last_used_at = greatest(k.last_used_at, v_used.last_used_at), usage_count = k.usage_count + v_used.uses
+      WHERE k.id = v_used.id;
+    IF FOUND THEN
+      v_updated := v_updated + 1;
+    END IF;
+  END LOOP;
   PERFORM set_config('iora.definer', '', true);
   RETURN v_updated;
 END
