@@ -157,7 +157,7 @@ async function populate(postgres: TemporaryPostgres, { keys, rounds, lookupsPerR
       const worker = async () => {
         for (let key = round.pop(); key !== undefined; key = round.pop()) {
           const startedAt = performance.now();
-          const principal: Principal = await authenticate(key);
+          const principal: Principal = await authenticate(key, null);
           lookupMs.push(performance.now() - startedAt);
           if (principal.kind !== 'api_key') throw new Error('a key was taken for something else');
         }

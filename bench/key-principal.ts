@@ -20,7 +20,11 @@ export function keyPrincipal(): Principal {
       prefix: 'iora_pk_live_Benc',
       environment: 'live',
       expiresAt: null,
+      allowedCidrs: [],
+      leaked: false,
       ...requests,
     },
+    service: null,
+    scopes: null,
   };
 }

@@ -126,6 +126,9 @@ test('a key is found with its family, its owner’s limits and the standing of e
     owner_active: true,
     creator_active: true,
     creator_role: 'owner',
+    secret_leaked_at: null,
+    allowed_cidrs: [],
+    owner_epoch: '0',
   });
 
   const after = async (change: string) => {

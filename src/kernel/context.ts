@@ -1,4 +1,5 @@
 import type { Transaction } from '../platform/postgres.ts';
+import { AppError } from './errors.ts';
 
 /** What a credential may be allowed to do. Keys of a tenant never hold `admin:*`. */
 export const tenantPermissions = ['tools:read', 'tools:write', 'keys:read', 'keys:write', 'usage:read'] as const;
@@ -33,20 +34,35 @@ export interface KeyIdentity {
   readonly expiresAt: Date | null;
   readonly requestsPerMinute: number | null;
   readonly requestsPerMonth: number | null;
+  /** Networks the key may be used from; none named means any. */
+  readonly allowedCidrs: readonly string[];
+  /** True once the secret was found in public: it is known, and allowed nothing. */
+  readonly leaked: boolean;
 }
 
 /** Who calls, resolved once by a transport's `authenticate` and then only read. */
 export interface Principal {
-  readonly kind: 'api_key' | 'session' | 'operator';
-  /** Organization when one is active, else the user: who owns the data and pays. */
+  readonly kind: 'api_key' | 'session' | 'service' | 'operator';
+  /** Organization when one is active, else the user: who owns the data and pays. A service or operator may stand for none. */
   readonly ownerId: string;
-  readonly userId: string;
+  /** Null where no person stands behind the call: a service, or the operator of the installation. */
+  readonly userId: string | null;
   readonly orgId: string | null;
   readonly role: OrganizationRole | null;
   readonly permissions: ReadonlySet<Permission>;
   readonly tier: string;
   readonly limits: OwnerLimits;
   readonly key: KeyIdentity | null;
+  /** Name of the service that signed the call. */
+  readonly service: string | null;
+  /** What an OAuth access token was issued for; `permissions` are cut to it. Null for all other credentials. */
+  readonly scopes: ReadonlySet<string> | null;
+}
+
+/** The person behind a call. Throws `forbidden` for a service and for the operator, who are nobody's colleague. */
+export function personOf(principal: Principal): string {
+  if (principal.userId === null) throw new AppError('forbidden', 'This is for people and their API keys.');
+  return principal.userId;
 }
 
 export type TransportName = 'http' | 'mcp' | 'cli';
@@ -86,7 +102,14 @@ export function writing(context: Context): Transaction {
 
 /** What a request says about who it comes from; every provider of identity reads it from here. */
 export interface Credentials {
-  readonly authorization: string | undefined;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly method: string;
+  /** Path and query exactly as they were sent, which a signature covers. */
+  readonly target: string;
+  /** The caller's address as far as it is trusted; null where there is none. */
+  readonly ipAddress: string | null;
+  /** The raw body, read at most once and only when it is asked for. Rejects with an AppError where it cannot be read. */
+  readonly body: () => Buffer | Promise<Buffer>;
 }
 
 /**

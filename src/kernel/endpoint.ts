@@ -17,6 +17,8 @@ export interface EndpointRequest {
   readonly ipAddress: string;
   /** Address of the peer of the connection itself. */
   readonly peerAddress: string;
+  /** The raw body, read at most once. Rejects with an AppError where it is too large or cut short. */
+  body(): Buffer | Promise<Buffer>;
   /** The caller when a valid credential came along; null when none came or it is not valid. */
   principal(): Promise<Principal | null>;
 }

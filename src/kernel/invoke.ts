@@ -153,6 +153,9 @@ function authorise(operation: Operation, principal: Principal): void {
   if (operation.callers && !operation.callers.includes(principal.kind)) {
     throw new AppError('forbidden', `This is for ${operation.callers.map(callerWords).join(' or ')}.`);
   }
+  if (principal.key?.leaked === true && operation.permission !== null) {
+    throw new AppError('forbidden', 'This key was found in public and cut off. Rotate it, and use the new secret.');
+  }
   if (operation.permission !== null && !principal.permissions.has(operation.permission)) {
     throw new AppError('forbidden', `This needs the permission ${operation.permission}.`, {
       details: { requiredPermission: operation.permission },
@@ -161,7 +164,12 @@ function authorise(operation: Operation, principal: Principal): void {
 }
 
 function callerWords(kind: Principal['kind']): string {
-  return { api_key: 'API keys', session: 'signed-in sessions', operator: 'the operator' }[kind];
+  return {
+    api_key: 'API keys',
+    session: 'signed-in sessions',
+    service: 'services that sign their calls',
+    operator: 'the operator',
+  }[kind];
 }
 
 async function run(

@@ -1,5 +1,7 @@
 import { z } from 'zod';
-import type { Context, Permission, TransportName } from './context.ts';
+import type { Context, Permission, Principal, TransportName } from './context.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { Job } from './job.ts';
 
 /**
  * One thing the product does. The HTTP route, the MCP tool, the CLI command, the OpenAPI entry and the reference
@@ -15,7 +17,7 @@ export interface Operation<Input = unknown, Output = unknown> {
   /** What the caller must hold. `null`: any valid credential. */
   readonly permission: Permission | null;
   /** Credentials that may call it; all kinds where absent. */
-  readonly callers?: readonly ('api_key' | 'session' | 'operator')[];
+  readonly callers?: readonly Principal['kind'][];
   readonly audience: 'tenant' | 'operator';
   readonly transports: readonly TransportName[];
   /** Units charged against rate limit and quota; 0 is not metered. */
@@ -44,6 +46,8 @@ export interface Operation<Input = unknown, Output = unknown> {
 export interface Feature {
   readonly name: string;
   readonly operations: readonly Operation[];
+  readonly endpoints?: readonly Endpoint[];
+  readonly jobs?: readonly Job[];
 }
 
 /** Checks the parts of an operation that types cannot, and erases its input and output types for the lists. */

@@ -10,7 +10,7 @@ export function describeOperations(): readonly Operation[] {
     keys: absent(),
     market: { sources: ['simulated'], apiKeys: {}, cache: absent(), wallClockMs: absent() },
     usage: absent(),
-  });
+  }).operations;
 }
 
 /** A part that may be passed on but not used. */

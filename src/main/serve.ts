@@ -105,6 +105,7 @@ async function listen(
   const server = createHttpServer({
     operations: application.operations,
     endpoints: [
+      ...application.endpoints,
       ...health.endpoints,
       createMetricsEndpoint({ metrics, token: config.METRICS_TOKEN, mode: config.IORA_MODE }),
     ],

@@ -11,7 +11,6 @@ import {
 import { createAdmission } from '../features/limits/admission.ts';
 import { createLocalIdentity, createPeople } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
-import type { Authenticate } from '../kernel/context.ts';
 import { unavailable } from '../kernel/errors.ts';
 import { createInvoke } from '../kernel/invoke.ts';
 import { createGate } from '../lib/gate.ts';
@@ -22,12 +21,12 @@ import type { Connection } from '../platform/connection.ts';
 import type { Log } from '../platform/log.ts';
 import type { Metrics } from '../platform/metrics.ts';
 import { openDatabase } from '../platform/postgres.ts';
+import { createAuthenticate } from './authenticate.ts';
 import { createFeatures } from './features.ts';
+import { type RunningJobs, startJobs } from './jobs.ts';
 import { version } from './release.ts';
 import type { Secrets } from './secrets.ts';
 
-/** Longest Authorization header looked at; our keys have 60 characters, tokens some hundred. */
-const AUTHORIZATION_LENGTH_MAX = 8_192;
 /** Principals kept in memory: about 1 KB each. */
 const PRINCIPALS_MAX = 10_000;
 /** Credentials never seen before that wait to be looked up: a look-up takes about a millisecond. */
@@ -126,17 +125,20 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       : createLocalIdentity({ secret: secrets.localIdentity, people, cache: sessionCache });
   const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
 
-  const authenticate: Authenticate = ({ authorization }) => {
-    if (authorization === undefined || authorization.length > AUTHORIZATION_LENGTH_MAX) throw unauthenticated();
-    const bearer = /^Bearer +(\S+)$/i.exec(authorization)?.[1];
-    if (bearer === undefined) throw unauthenticated();
-    if (bearer.startsWith('iora_pk_')) return authenticateKey(bearer);
-    if (localIdentity === null) throw unauthenticated();
-    return localIdentity.authenticate(bearer);
-  };
+  const authenticate = createAuthenticate({
+    key: authenticateKey,
+    session: (token) => {
+      if (localIdentity === null) throw unauthenticated();
+      return localIdentity.authenticate(token);
+    },
+    service: () => {
+      throw unauthenticated();
+    },
+    publicOrigin: config.PUBLIC_URL === undefined ? undefined : new URL(config.PUBLIC_URL).origin,
+  });
 
   const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX, monotonicMs });
-  const operations = createFeatures({
+  const { operations, endpoints, jobs } = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
     market: {
@@ -163,8 +165,10 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
 
   let bus: ReturnType<typeof openBus> | undefined;
+  let runningJobs: RunningJobs | undefined;
 
   async function closeRest(): Promise<void> {
+    await runningJobs?.close();
     await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
     if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
     await bus?.close();
@@ -174,6 +178,8 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
 
   return {
     operations,
+    endpoints,
+    jobs,
     invoke,
     authenticate,
     database,
@@ -201,7 +207,11 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
         connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
         applicationName: 'iora-bus',
       });
-      if (serves) return instances.start();
+      if (serves) {
+        await instances.start();
+        runningJobs = startJobs({ database, jobs, log, wallClockMs });
+        return;
+      }
       const bound = setTimeout(connected.resolve, config.DATABASE_CONNECTION_TIMEOUT);
       await connected.promise;
       clearTimeout(bound);

@@ -1,3 +1,4 @@
+import { createPublicKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
@@ -29,7 +30,8 @@ export function wholeNumber(min: number, max: number) {
     .pipe(z.int().min(min).max(max));
 }
 
-const commaList = z.string().transform((text) =>
+/** Items separated by commas, trimmed, empty ones left away. */
+export const commaList = z.string().transform((text) =>
   text
     .split(',')
     .map((item) => item.trim())
@@ -111,3 +113,79 @@ export const readableFile = z
       );
     }
   });
+
+/** A secret with which a service signs its calls. */
+export interface ServiceSecret {
+  /** Name of the service. */
+  readonly service: string;
+  readonly keyId: string;
+  readonly secret: Uint8Array;
+}
+
+/** Two secrets a service: the one in use and the one that replaces it. */
+const SECRETS_PER_SERVICE_MAX = 2;
+
+/** `name:keyId:base64[,...]`; key ids are unique over all services. */
+export const serviceSecrets = z.string().transform((text, context): ServiceSecret[] => {
+  const secrets: ServiceSecret[] = [];
+  for (const part of text.split(',')) {
+    const match = /^\s*([a-z][a-z0-9-]{0,39}):([A-Za-z0-9_-]{1,64}):([A-Za-z0-9+/_-]+={0,2})\s*$/.exec(part);
+    const secret = match?.[3] === undefined ? undefined : Buffer.from(match[3], 'base64');
+    if (match === null || secret === undefined || secret.length < SECRET_BYTES_MIN) {
+      context.addIssue(`must be name:keyId:base64[,...] with at least ${SECRET_BYTES_MIN} bytes each`);
+      return z.NEVER;
+    }
+    secrets.push({ service: match[1] ?? '', keyId: match[2] ?? '', secret });
+  }
+  if (new Set(secrets.map((item) => item.keyId)).size !== secrets.length) {
+    context.addIssue('names the same key id twice');
+    return z.NEVER;
+  }
+  for (const [service, own] of Map.groupBy(secrets, (item) => item.service)) {
+    if (own.length <= SECRETS_PER_SERVICE_MAX) continue;
+    context.addIssue(`gives ${service} more than ${SECRETS_PER_SERVICE_MAX} secrets`);
+    return z.NEVER;
+  }
+  return secrets;
+});
+
+/** https, or http to this machine: what is fetched there decides who may sign in. No slash at its end is taken away. */
+export const safeUrl = z.string().superRefine((text, context) => {
+  if (!isSafeUrl(text)) context.addIssue('must be an https URL (http only to this machine) without query or login');
+});
+
+/** Whether secrets and keys may travel to that address. */
+export function isSafeUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname, username, password, search, hash } = new URL(text);
+  if (username !== '' || password !== '' || search !== '' || hash !== '') return false;
+  if (protocol === 'https:') return true;
+  return (
+    protocol === 'http:' && (hostname === 'localhost' || hostname === '[::1]' || /^127(?:\.\d+){3}$/.test(hostname))
+  );
+}
+
+/** A public key in PEM; line breaks may be written as \n, which is how most consoles hand them on. */
+export const pemPublicKey = z.string().transform((text, context): string => {
+  const pem = text.replaceAll('\\n', '\n').trim();
+  try {
+    if (createPublicKey(pem).asymmetricKeyType === 'rsa') return pem;
+  } catch {
+    // Said below, in the same words.
+  }
+  context.addIssue('must be an RSA public key in PEM');
+  return z.NEVER;
+});
+
+/** The four forms of address that the Redis client is opened with. */
+export const redisUrl = z.string().superRefine((text, context) => {
+  if (!/^(?:rediss?|redis-sentinel|redis-cluster):\/\/[^\s]+$/.test(text)) {
+    context.addIssue('must start with redis://, rediss://, redis-sentinel:// or redis-cluster://');
+  } else if (
+    /^rediss?:/.test(text)
+      ? !URL.canParse(text)
+      : !/^redis-(?:sentinel:\/\/[^/]+\/[^/]+|cluster:\/\/[^/]+\/?)$/.test(text)
+  ) {
+    context.addIssue('is not a valid URL');
+  }
+});

@@ -4,11 +4,16 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import {
   addressRanges,
+  commaList,
   dataKeys,
   marketSources,
+  pemPublicKey,
   port,
   postgresUrl,
   readableFile,
+  redisUrl,
+  safeUrl,
+  serviceSecrets,
   versionedSecrets,
   wholeNumber,
 } from './config-values.ts';
@@ -20,7 +25,17 @@ import { tlsModeOf } from './connection.ts';
  */
 
 export interface SettingMeta {
-  readonly section: 'Server' | 'Data' | 'PostgreSQL' | 'Secrets' | 'Market' | 'Limits' | 'Observability';
+  readonly section:
+    | 'Server'
+    | 'Data'
+    | 'PostgreSQL'
+    | 'Redis'
+    | 'Secrets'
+    | 'Identity'
+    | 'Services'
+    | 'Limits'
+    | 'Market'
+    | 'Observability';
   readonly description: string;
   /** Never printed, and may come from a file named by NAME_FILE. */
   readonly secret?: true;
@@ -118,6 +133,20 @@ export const configSchema = z.object({
       defaultNote: 'true in development, false in production',
     },
   ),
+  REDIS_URL: described(redisUrl.optional(), {
+    section: 'Redis',
+    secret: true,
+    description:
+      'Redis that instances share: redis://, rediss://, redis-sentinel://h:p,h:p/master or redis-cluster://h:p,h:p. Carries revocations beside PostgreSQL and keeps the nonces of signed calls.',
+    defaultNote: 'none; PostgreSQL does both',
+  }),
+  REDIS_PREFIX: described(
+    z
+      .string()
+      .regex(/^[A-Za-z0-9:_-]{1,64}$/, 'must be 1 to 64 letters, digits, : _ or -')
+      .default('iora:'),
+    { section: 'Redis', description: 'What every key and channel of this installation begins with.' },
+  ),
   KEY_PEPPER: described(versionedSecrets.optional(), {
     section: 'Secrets',
     secret: true,
@@ -129,6 +158,82 @@ export const configSchema = z.object({
     secret: true,
     description: 'Keys that encrypt personal columns, same form; the first encrypts.',
     defaultNote: 'development makes its own below IORA_DATA_DIR; production requires it',
+  }),
+  OIDC_ISSUER: described(safeUrl.optional(), {
+    section: 'Identity',
+    description: 'Issuer of the tokens people sign in with, as its discovery document spells it.',
+    defaultNote: 'none; development signs tokens itself',
+  }),
+  OIDC_AUDIENCE: described(commaList.refine((list) => list.length > 0, 'must name an audience').optional(), {
+    section: 'Identity',
+    description: 'Audiences a token of OIDC_ISSUER may be made for, comma-separated; required with it.',
+    defaultNote: 'none',
+  }),
+  OIDC_ORG_CLAIM: described(z.string().min(1).max(200).default('org_id'), {
+    section: 'Identity',
+    description: 'Claim of OIDC_ISSUER that names the organization the person acts in.',
+  }),
+  OIDC_ROLE_CLAIM: described(z.string().min(1).max(200).default('org_role'), {
+    section: 'Identity',
+    description:
+      'Claim that names the role there: owner, admin, member or viewer. Without it the first to come is owner, the others members.',
+  }),
+  CLERK_PUBLISHABLE_KEY: described(
+    z
+      .string()
+      .regex(/^pk_(?:test|live)_[A-Za-z0-9+/=_-]{4,200}$/, 'must be pk_test_... or pk_live_...')
+      .optional(),
+    { section: 'Identity', description: 'Publishable key of the Clerk instance; says who issues its tokens.' },
+  ),
+  CLERK_SECRET_KEY: described(
+    z
+      .string()
+      .regex(/^sk_(?:test|live)_[A-Za-z0-9_-]{1,200}$/, 'must be sk_test_... or sk_live_...')
+      .optional(),
+    {
+      section: 'Identity',
+      secret: true,
+      description:
+        'Secret key of Clerk: fetches the signing keys where CLERK_JWT_KEY is not set, takes OAuth tokens, passes tiers on.',
+    },
+  ),
+  CLERK_JWT_KEY: described(pemPublicKey.optional(), {
+    section: 'Identity',
+    secret: true,
+    description: 'Public key (PEM) of the Clerk instance: tokens are verified without ever asking Clerk.',
+    defaultNote: 'fetched with CLERK_SECRET_KEY and kept',
+  }),
+  CLERK_WEBHOOK_SECRET: described(
+    z
+      .string()
+      .regex(/^whsec_[A-Za-z0-9+/]{24,}={0,2}$/, 'must be whsec_ and base64')
+      .optional(),
+    { section: 'Identity', secret: true, description: 'Signing secret of POST /webhooks/clerk.' },
+  ),
+  CLERK_AUTHORIZED_PARTIES: described(commaList.optional(), {
+    section: 'Identity',
+    description: 'Origins whose session tokens are accepted, comma-separated.',
+    defaultNote: 'the origin of PUBLIC_URL',
+  }),
+  CLERK_API_URL: described(safeUrl.default('https://api.clerk.com'), {
+    section: 'Identity',
+    description: 'Address of the Clerk Backend API.',
+  }),
+  SERVICE_SECRETS: described(serviceSecrets.optional(), {
+    section: 'Services',
+    secret: true,
+    description:
+      'Services that sign their calls, as name:keyId:base64[,...] with at least 32 bytes each; two secrets a service, so that they can be replaced without an outage.',
+    defaultNote: 'none',
+  }),
+  SERVICE_REQUESTS_PER_MINUTE: described(wholeNumber(1, 1_000_000_000).default(60_000), {
+    section: 'Services',
+    description: 'Calls each service may make in any minute; the limits of tenants do not hold for it.',
+  }),
+  LEAKED_KEYS: described(z.enum(['restrict', 'revoke']).default('restrict'), {
+    section: 'Services',
+    description:
+      'What POST /leaks does to a key: restrict leaves it known but allowed nothing, so that its owner reads why; revoke ends it.',
   }),
   KEY_CACHE_TTL: described(wholeNumber(0, 60).default(5), {
     section: 'Limits',
@@ -244,20 +349,11 @@ export function settingSource(
 
 /** Settings of the plan that this release does not have; somebody who sets one should hear that it does nothing. */
 const SETTINGS_TO_COME = [
-  'REDIS_URL',
   'REDIS_CACHE_URL',
-  'REDIS_PREFIX',
   'REDIS_TTL_DEFAULT',
   'IORA_WORKERS',
-  'OIDC_ISSUER',
-  'OIDC_AUDIENCE',
-  'CLERK_SECRET_KEY',
-  'CLERK_PUBLISHABLE_KEY',
-  'CLERK_JWT_KEY',
-  'CLERK_WEBHOOK_SECRET',
   'STRIPE_SECRET_KEY',
   'STRIPE_WEBHOOK_SECRET',
-  'SERVICE_SECRETS',
   'TYPESENSE_URL',
   'TYPESENSE_API_KEY',
   'DATABASE_WORKER_URL',
@@ -292,6 +388,18 @@ function inconsistent(config: Partial<Config>, isMissing: IsMissing): string[] {
     problems.push('DATABASE_POOL_MIN is above DATABASE_POOL_MAX');
   if (config.MARKET_SOURCES?.includes('coinmarketcap') === true && isMissing('COINMARKETCAP_API_KEY')) {
     problems.push('COINMARKETCAP_API_KEY is required for the source coinmarketcap');
+  }
+  const isSet = (name: keyof Config) => config[name] !== undefined;
+  if (isSet('OIDC_ISSUER') && isMissing('OIDC_AUDIENCE')) problems.push('OIDC_AUDIENCE is required with OIDC_ISSUER');
+  const ofClerk = (['CLERK_SECRET_KEY', 'CLERK_JWT_KEY', 'CLERK_WEBHOOK_SECRET'] as const).filter(isSet);
+  if (ofClerk.length > 0 && isMissing('CLERK_PUBLISHABLE_KEY')) {
+    problems.push(`CLERK_PUBLISHABLE_KEY is required with ${ofClerk.join(' and ')}`);
+  }
+  if (isSet('CLERK_PUBLISHABLE_KEY') && isMissing('CLERK_SECRET_KEY') && isMissing('CLERK_JWT_KEY')) {
+    problems.push('CLERK_PUBLISHABLE_KEY needs CLERK_JWT_KEY or CLERK_SECRET_KEY to verify tokens with');
+  }
+  if ((isSet('OIDC_ISSUER') || isSet('CLERK_PUBLISHABLE_KEY')) && isMissing('PUBLIC_URL')) {
+    problems.push('PUBLIC_URL is required beside an identity provider: it names what OAuth tokens are made for');
   }
   return problems;
 }

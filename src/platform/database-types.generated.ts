@@ -26,9 +26,11 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
 export interface ApiKeyFamilies {
+  allowed_cidrs: Generated<string[]>;
   created_at: Generated<Timestamp>;
   created_by_key_id: string | null;
   environment: string;
+  expired_at: Timestamp | null;
   expires_at: Timestamp | null;
   id: Generated<string>;
   name: string;
@@ -39,12 +41,14 @@ export interface ApiKeyFamilies {
   requests_per_month: Int8 | null;
   revoked_at: Timestamp | null;
   revoked_by: string | null;
+  tombstoned_at: Timestamp | null;
   updated_at: Generated<Timestamp>;
   user_id: string;
 }
 
 export interface ApiKeys {
   created_at: Generated<Timestamp>;
+  ends_when_idle: Generated<boolean>;
   expires_at: Timestamp | null;
   family_id: string;
   id: Generated<string>;
@@ -52,10 +56,13 @@ export interface ApiKeys {
   key_hash: Buffer;
   key_prefix: string;
   last_used_at: Timestamp | null;
+  leaked_at: Timestamp | null;
   org_id: string | null;
   owner_id: Generated<string>;
   pepper_version: number;
   revoked_at: Timestamp | null;
+  superseded_at: Timestamp | null;
+  superseded_usage_count: Int8 | null;
   usage_count: Generated<Int8>;
   user_id: string;
 }
@@ -114,6 +121,7 @@ export interface OrganizationMembers {
 
 export interface Organizations {
   created_at: Generated<Timestamp>;
+  epoch: Generated<Int8>;
   external_id: string | null;
   id: string;
   is_active: Generated<boolean>;
@@ -194,6 +202,7 @@ export interface Users {
   data_key_version: number | null;
   email_blind_index: Buffer | null;
   email_ciphertext: Buffer | null;
+  epoch: Generated<Int8>;
   first_name_ciphertext: Buffer | null;
   id: string;
   is_active: Generated<boolean>;

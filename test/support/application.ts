@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { signLocalToken } from '../../src/features/tenants/index.ts';
-import type { Call, OrganizationRole, Principal } from '../../src/kernel/context.ts';
+import type { Call, Credentials, OrganizationRole, Principal } from '../../src/kernel/context.ts';
 import type { Outcome } from '../../src/kernel/invoke.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import type { Secrets } from '../../src/main/secrets.ts';
@@ -116,7 +116,8 @@ export async function startApplication(
     return signLocalToken(secrets.localIdentity, { email, org, admin });
   }
 
-  const bearer = async (credential: string) => app.authenticate({ authorization: `Bearer ${credential}` });
+  const bearer = async (credential: string) =>
+    app.authenticate(credentialsOf({ authorization: `Bearer ${credential}` }));
 
   return {
     app,
@@ -149,6 +150,11 @@ export async function startApplication(
       return lost;
     },
   };
+}
+
+/** What a request without a body says about who sent it. */
+export function credentialsOf(headers: Credentials['headers'], change: Partial<Credentials> = {}): Credentials {
+  return { headers, method: 'GET', target: '/', ipAddress: '192.0.2.1', body: () => Buffer.alloc(0), ...change };
 }
 
 const POLL_MS = 10;

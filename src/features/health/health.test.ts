@@ -47,6 +47,7 @@ function endpoints(accepting = () => true) {
       headers: {},
       ipAddress: '192.0.2.1',
       peerAddress: '192.0.2.1',
+      body: () => Buffer.alloc(0),
       principal: async () => null,
       ...request,
     });
@@ -185,6 +186,7 @@ test('metrics are for the token, or in development for this machine itself', asy
       headers: {},
       ipAddress: '',
       peerAddress: '127.0.0.1',
+      body: () => Buffer.alloc(0),
       principal: async () => null,
       ...request,
     };

@@ -51,7 +51,7 @@ function counting() {
     }),
     use: { touch: (id) => count.touched.push(id), flush: async () => undefined, close: async () => undefined },
   });
-  return { authenticate: async (key: string) => authenticate(key), count };
+  return { authenticate: async (key: string) => authenticate(key, '192.0.2.1'), count };
 }
 
 /** The public face of a refusal. */

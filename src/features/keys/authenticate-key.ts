@@ -1,9 +1,16 @@
 import { hash } from 'node:crypto';
-import { type OrganizationRole, type Permission, type Principal, rolePermissions } from '../../kernel/context.ts';
+import {
+  type KeyIdentity,
+  type OrganizationRole,
+  type Permission,
+  type Principal,
+  rolePermissions,
+} from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { parseKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import type { Database } from '../../platform/postgres.ts';
+import { isAllowedAddress } from './allowed-addresses.ts';
 import type { Peppers } from './index.ts';
 import { toNumber } from './key-record.ts';
 import type { KeyUse } from './key-use.ts';
@@ -18,24 +25,35 @@ export interface AuthenticateKeyParts {
 
 /**
  * Verifies an API key: shape, checksum, then look-up by keyed hash. Answers at once from memory where it can. Throws
- * AppError `unauthenticated`, the same for a key that is malformed, unknown, expired or revoked.
+ * AppError `unauthenticated`, the same for a key that is malformed, unknown, expired or revoked; `forbidden` for one used from an address outside its allow-list.
  */
-export function createKeyAuthenticator(parts: AuthenticateKeyParts): (key: string) => Principal | Promise<Principal> {
-  function answer(principal: Principal | null): Principal {
+export function createKeyAuthenticator(
+  parts: AuthenticateKeyParts,
+): (key: string, ipAddress: string | null) => Principal | Promise<Principal> {
+  function answer(principal: Principal | null, ipAddress: string | null): Principal {
     if (principal === null) throw unauthenticated();
-    if (principal.key !== null) parts.use.touch(principal.key.secretId);
+    if (principal.key !== null) {
+      if (principal.key.allowedCidrs.length > 0) assertAllowed(principal.key, ipAddress);
+      parts.use.touch(principal.key.secretId);
+    }
     return principal;
   }
 
-  return function authenticateKey(key) {
+  return function authenticateKey(key, ipAddress) {
     // Memory is asked first, on every call, so by a plain hash, which is enough for 256 random bits and takes a tenth of the
     // time of the keyed one. What is found there has passed the checks below.
     const credential = hash('sha256', key, 'base64');
     const known = parts.cache.get(credential);
-    if (known !== undefined) return answer(known);
+    if (known !== undefined) return answer(known, ipAddress);
     if (parseKey(key) === null) throw unauthenticated();
-    return parts.cache.load(credential, () => findKey(parts, key)).then(answer);
+    return parts.cache.load(credential, () => findKey(parts, key)).then((principal) => answer(principal, ipAddress));
   };
+}
+
+/** Throws `forbidden` for an address outside the key's allow-list: its owner has to be able to tell that from a wrong key. */
+function assertAllowed(key: KeyIdentity, ipAddress: string | null): void {
+  if (isAllowedAddress(key.allowedCidrs, ipAddress)) return;
+  throw new AppError('forbidden', `This key may not be used from ${ipAddress ?? 'an unknown address'}.`);
 }
 
 /** The one refusal of every credential, so that nobody learns which part of it was wrong. */
@@ -68,6 +86,9 @@ interface FoundKey {
   readonly owner_active: boolean;
   readonly creator_active: boolean;
   readonly creator_role: OrganizationRole | null;
+  readonly secret_leaked_at: Date | null;
+  readonly allowed_cidrs: readonly string[];
+  readonly owner_epoch: string;
 }
 
 const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
@@ -112,6 +133,8 @@ const LEAVER_PERMISSIONS: readonly Permission[] = ['tools:read', 'tools:write', 
 
 /** What the key was given, as far as its creator may still do it. */
 function presentPermissions(row: FoundKey): ReadonlySet<Permission> {
+  // Found in public: still known, so that its owner gets a refusal that says what to do, but allowed nothing.
+  if (row.secret_leaked_at !== null) return new Set();
   const given = new Set(row.permissions as Permission[]);
   if (row.org_id === null) return given;
   const stays = row.creator_role !== null && row.creator_active;
@@ -142,6 +165,10 @@ function toPrincipal(row: FoundKey, expiresAt: Date | null): Principal {
       expiresAt,
       requestsPerMinute: row.family_requests_per_minute,
       requestsPerMonth: toNumber(row.family_requests_per_month),
+      allowedCidrs: row.allowed_cidrs,
+      leaked: row.secret_leaked_at !== null,
     },
+    service: null,
+    scopes: null,
   });
 }

@@ -1,6 +1,6 @@
 import { sql } from 'kysely';
 import { z } from 'zod';
-import { type Context, writing } from '../../kernel/context.ts';
+import { type Context, personOf, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
 import { generateKey, keyPrefix } from '../../lib/key-format.ts';
@@ -67,7 +67,8 @@ export const createKey = (parts: KeysParts) =>
       });
       await assertBelowMaximum(tx, context);
 
-      const { userId, orgId } = context.principal;
+      const { orgId } = context.principal;
+      const userId = personOf(context.principal);
       const [pepper] = parts.peppers;
       const key = generateKey(request.environment);
       const id = uuidV7(nowMs);

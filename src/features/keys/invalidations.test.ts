@@ -204,7 +204,7 @@ test('what is committed is answered, also when the database is gone right after'
     liveInstances: async () => [instanceId, randomUUID()],
     log: one.log,
   });
-  const announcement = await own.call((tx) => invalidations.announce(tx, ['family:f']));
+  const announcement = await own.call((tx) => invalidations.announce(tx, { ownerIds: [], tags: ['family:f'] }));
   await own.close();
   const { effectiveOn, of } = await announcement.settle();
   assert.deepEqual([effectiveOn, of], [1, 2]);
@@ -223,7 +223,7 @@ test('live instances are read within the change itself', async () => {
     log: one.log,
   });
   await one.app.database.call(async (tx) => {
-    await invalidations.announce(tx, ['family:f']);
+    await invalidations.announce(tx, { ownerIds: [], tags: ['family:f'] });
     assert.deepEqual(asked, [tx]);
   });
 });

@@ -32,9 +32,18 @@ export interface Announcement {
   settle(): Promise<Effect>;
 }
 
+/** Whose rights change, and what is remembered under which tags because of it. */
+export interface Change {
+  readonly ownerIds: readonly string[];
+  readonly tags: readonly Tag[];
+}
+
 export interface Invalidations {
-  /** Sends the tags to all instances when the transaction commits. */
-  announce(tx: Transaction, tags: readonly Tag[]): Promise<Announcement>;
+  /**
+   * Bumps the epochs of the owners whose rights change, and sends tags and epochs to all instances when the transaction
+   * commits.
+   */
+  announce(tx: Transaction, change: Change): Promise<Announcement>;
   /** Handlers of the two channels. */
   readonly channels: Readonly<Record<string, (payload: string) => void>>;
 }
@@ -49,7 +58,7 @@ export interface InvalidationsParts {
   readonly log: Log;
 }
 
-const tagSchema = z.templateLiteral([z.enum(['family', 'owner', 'user']), ':', z.string().max(255)]);
+const tagSchema = z.templateLiteral([z.enum(['family', 'owner', 'user', 'session']), ':', z.string().max(255)]);
 const messageSchema = z.object({ id: z.uuid(), tags: z.array(tagSchema).max(100) });
 const acknowledgementSchema = z.object({ id: z.uuid(), instance: z.uuid() });
 
@@ -111,8 +120,9 @@ export function createInvalidations(parts: InvalidationsParts): Invalidations {
   }
 
   return {
-    async announce(tx, tags) {
+    async announce(tx, { ownerIds, tags }) {
       const id = randomUUID();
+      await sql`select from bump_epochs(${ownerIds})`.execute(tx);
       const live = await parts.liveInstances(tx);
       await notify(tx, INVALIDATE_CHANNEL, JSON.stringify({ id, tags }));
       // Acknowledgements may arrive before the commit is reported to us, so they are collected from here on.

@@ -48,6 +48,8 @@ function principal(name: string): Principal {
     tier: 'free',
     limits: { requestsPerMinute: 1, requestsPerMonth: 1, maxApiKeys: 1 },
     key: null,
+    service: null,
+    scopes: null,
   };
 }
 

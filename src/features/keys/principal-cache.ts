@@ -7,8 +7,8 @@ import { DatabaseUnavailableError } from '../../platform/postgres.ts';
  * revocation was heard is thrown away and repeated, so it can never bring a revoked credential back.
  */
 
-/** What an invalidation names: `family:ID`, `owner:ID` or `user:ID`. */
-export type Tag = `family:${string}` | `owner:${string}` | `user:${string}`;
+/** What an invalidation names: `family:ID`, `owner:ID`, `user:ID`, or `session:ID` with the provider's id of a session. */
+export type Tag = `family:${string}` | `owner:${string}` | `user:${string}` | `session:${string}`;
 
 export interface Loaded {
   readonly principal: Principal | null;

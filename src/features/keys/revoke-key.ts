@@ -42,7 +42,7 @@ export const revokeKey = (parts: KeysParts) =>
         const { ownerId, userId } = context.principal;
         await tx
           .updateTable('api_key_families')
-          .set({ revoked_at: revokedAt, revoked_by: userId })
+          .set({ revoked_at: revokedAt, revoked_by: userId ?? 'operator' })
           .where('id', '=', id)
           .where('owner_id', '=', ownerId)
           .execute();
@@ -53,7 +53,10 @@ export const revokeKey = (parts: KeysParts) =>
           .where('owner_id', '=', ownerId)
           .execute();
       }
-      const announcement = await parts.invalidations.announce(tx, [`family:${id}`]);
+      const announcement = await parts.invalidations.announce(tx, {
+        ownerIds: [context.principal.ownerId],
+        tags: [`family:${id}`],
+      });
       const answer = { id, revokedAt: revokedAt.toISOString(), effectiveOn: 0, of: 0, ms: 0 };
       context.afterCommit(async () => void Object.assign(answer, await announcement.settle()));
       return answer;

@@ -71,7 +71,10 @@ export const updateKey = (parts: KeysParts) =>
         .where('id', '=', id)
         .where('owner_id', '=', context.principal.ownerId)
         .execute();
-      const announcement = await parts.invalidations.announce(tx, [`family:${id}`]);
+      const announcement = await parts.invalidations.announce(tx, {
+        ownerIds: [context.principal.ownerId],
+        tags: [`family:${id}`],
+      });
       context.afterCommit(() => void announcement.apply());
       const after = toKeyRecord(await familyOrNotFound(tx, context, id), nowMs);
       context.audit.changes = { before: changed(before, change), after: changed(after, change) };

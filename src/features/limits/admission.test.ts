@@ -36,6 +36,8 @@ function principal(
             requestsPerMinute: key.minute,
             requestsPerMonth: key.month,
           } as KeyIdentity),
+    service: null,
+    scopes: null,
   };
 }
 

@@ -163,7 +163,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
       const limit = parts.unmeteredPerWindowMax;
       const now = parts.monotonicMs();
       // People apart from keys: whoever found a key must not be able to keep its owner from revoking it.
-      const who = principal.key === null ? principal.userId : 'keys';
+      const who = principal.key === null ? (principal.userId ?? principal.kind) : 'keys';
       const verdict = rateOf(`unmetered ${principal.ownerId} ${who}`, now).admit(now, limit, 1);
       if (verdict.admitted) return null;
       parts.observe?.('refused', 'unmetered');

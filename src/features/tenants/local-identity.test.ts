@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { SignJWT, UnsecuredJWT } from 'jose';
-import { startApplication, type TestApplication, testSecrets, until } from '../../../test/support/application.ts';
+import {
+  credentialsOf,
+  startApplication,
+  type TestApplication,
+  testSecrets,
+  until,
+} from '../../../test/support/application.ts';
 import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
 import { AppError, toProblem } from '../../kernel/errors.ts';
 import { blindIndex, open } from '../../lib/envelope.ts';
@@ -141,7 +147,9 @@ test('headers that hold no bearer are refused, and so is every token where there
     `Bearer ${token} x`,
     `Bearer\t${token}`,
   ]) {
-    await assert.rejects(async () => iora.app.authenticate({ authorization }), { code: 'unauthenticated' });
+    await assert.rejects(async () => iora.app.authenticate(credentialsOf({ authorization })), {
+      code: 'unauthenticated',
+    });
   }
   const production = await startApplication(database, { secrets: { ...iora.secrets, localIdentity: null } });
   await assert.rejects(production.bearer(token), { code: 'unauthenticated' });
@@ -155,7 +163,7 @@ test('an email is stored only sealed, and found by its blind index', async () =>
   const [row] = await iora.sql('SELECT * FROM users WHERE id = $1', [userId]);
   const [dataKey] = iora.secrets.dataKeys;
   assert.equal(
-    open(row.email_ciphertext, iora.secrets.dataKeys, { table: 'users', column: 'email', row: userId }),
+    open(row.email_ciphertext, iora.secrets.dataKeys, { table: 'users', column: 'email', row: String(userId) }),
     address,
   );
   assert.deepEqual(row.email_blind_index, blindIndex(address, dataKey));

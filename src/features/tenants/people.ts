@@ -57,6 +57,8 @@ export function sessionPrincipal(person: Person, admin: boolean): Principal {
     tier: person.tier,
     limits: person.limits,
     key: null,
+    service: null,
+    scopes: null,
   });
 }
 

@@ -34,6 +34,8 @@ const principal: Principal = {
   tier: 'free',
   limits: { requestsPerMinute: 1, requestsPerMonth: 1, maxApiKeys: 1 },
   key: null,
+  service: null,
+  scopes: null,
 };
 const operation = { name: 'test.run', route: { method: 'POST', path: '/test' } } as Operation;
 

@@ -1,26 +1,39 @@
 import { isIP } from 'node:net';
 import type { FastifyRequest } from 'fastify';
 import type { Authenticate, Call, Principal } from '../../kernel/context.ts';
-import { AppError } from '../../kernel/errors.ts';
-import { AUTHORIZATION_LENGTH_MAX, USER_AGENT_LENGTH_MAX } from './http-limits.ts';
+import { USER_AGENT_LENGTH_MAX } from './http-limits.ts';
+import { readBody } from './json-body.ts';
 
 /**
- * The principal behind `Authorization: Bearer ...`, at once where it is cached. Throws `unauthenticated` for any other
- * form of the header, and whatever `authenticate` throws.
+ * The principal behind whatever credential the request carries, at once where it is cached. Throws whatever
+ * `authenticate` throws.
  */
 export function authenticateRequest(
   authenticate: Authenticate,
   request: FastifyRequest,
 ): Principal | Promise<Principal> {
-  const { authorization } = request.raw.headers;
-  if (authorization === undefined || authorization.length > AUTHORIZATION_LENGTH_MAX || !bearer.test(authorization)) {
-    throw new AppError('unauthenticated', 'Send a valid credential: Authorization: Bearer <API key or session token>.');
-  }
-  return authenticate({ authorization });
+  const { raw } = request;
+  return authenticate({
+    headers: raw.headers,
+    method: raw.method ?? '',
+    target: raw.url ?? '',
+    ipAddress: callerAddress(request),
+    body: () => bodyOf(request),
+  });
 }
 
-const bearer = /^bearer [!-~]/i;
+/** The raw body, read once however often it is asked for: a signature is verified over it before its fields are read. */
+export function bodyOf(request: FastifyRequest): Buffer | Promise<Buffer> {
+  request.rawBody ??= readBody(request.raw);
+  return request.rawBody;
+}
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What `bodyOf` has read or is reading; null before. */
+    rawBody: Buffer | Promise<Buffer> | null;
+  }
+}
 /** What `invoke` is told about an authenticated request. */
 export function callOf(request: FastifyRequest, principal: Principal, transport: Call['transport']): Call {
   return {

@@ -3,7 +3,7 @@ import type { Authenticate, Principal } from '../../kernel/context.ts';
 import type { Endpoint, EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
 import { toAppError } from '../../kernel/errors.ts';
 import type { Answer } from './answer.ts';
-import { authenticateRequest, callerAddress, withoutMapping } from './caller.ts';
+import { authenticateRequest, bodyOf, callerAddress, withoutMapping } from './caller.ts';
 import type { HttpParts } from './http-parts.ts';
 import type { Responder } from './respond.ts';
 
@@ -38,13 +38,13 @@ function endpointRequest(request: FastifyRequest, authenticate: Authenticate): E
     headers: request.raw.headers,
     ipAddress: callerAddress(request) ?? '',
     peerAddress: withoutMapping(request.raw.socket.remoteAddress ?? ''),
+    body: () => bodyOf(request),
     principal: () => principalOrNull(request, authenticate),
   };
 }
 
 /** An endpoint is open: a credential that cannot be verified, for whatever reason we know, is as good as none. */
 async function principalOrNull(request: FastifyRequest, authenticate: Authenticate): Promise<Principal | null> {
-  if (request.raw.headers.authorization === undefined) return null;
   try {
     return await authenticateRequest(authenticate, request);
   } catch (thrown) {

@@ -18,9 +18,6 @@ export const PATH_PARAMETER_LENGTH_MAX = 256;
 /** Request line and headers together; a session token takes up to half of it. */
 export const HEADER_BYTES_MAX = 16_384;
 
-/** Longest `Authorization` header looked at. */
-export const AUTHORIZATION_LENGTH_MAX = 8_192;
-
 /** As much of `User-Agent` as the audit trail keeps. */
 export const USER_AGENT_LENGTH_MAX = 256;
 

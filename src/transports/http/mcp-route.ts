@@ -4,10 +4,9 @@ import { AppError } from '../../kernel/errors.ts';
 import type { Invoke } from '../../kernel/invoke.ts';
 import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { type CallMeter, createCallMeter } from './call-meter.ts';
-import { authenticateRequest, callOf } from './caller.ts';
+import { authenticateRequest, bodyOf, callOf } from './caller.ts';
 import { LOGGED_OPERATIONS_MAX } from './http-limits.ts';
 import type { HttpParts } from './http-parts.ts';
-import { readBody } from './json-body.ts';
 import type { About, Responder } from './respond.ts';
 
 export const MCP_PATH = '/mcp';
@@ -27,7 +26,7 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
       if (refusal !== null) throw new AppError('forbidden', refusal);
       const principal = await authenticateRequest(parts.authenticate, request);
       about.principal = principal;
-      const body = parseOrUndefined(await readBody(request.raw));
+      const body = parseOrUndefined(await bodyOf(request));
 
       const { invoke, ran } = watchInvoke(parts.invoke, meterOf);
       about.operations = ran.names;

@@ -3,9 +3,9 @@ import { AppError } from '../../kernel/errors.ts';
 import type { Operation } from '../../kernel/operation.ts';
 import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { createCallMeter } from './call-meter.ts';
-import { authenticateRequest, callOf } from './caller.ts';
+import { authenticateRequest, bodyOf, callOf } from './caller.ts';
 import type { HttpParts } from './http-parts.ts';
-import { assertJson, hasBody, parseObject, readBody } from './json-body.ts';
+import { assertJson, hasBody, parseObject } from './json-body.ts';
 import { inputFromBody, inputFromQuery } from './operation-input.ts';
 import { rateLimitHeaders } from './rate-limit-headers.ts';
 import type { About, Responder } from './respond.ts';
@@ -73,7 +73,7 @@ type Fields = Readonly<Record<string, unknown>>;
 function readBodyInput(request: FastifyRequest): Fields | Promise<Fields> {
   if (!hasBody(request.raw) && request.raw.headers['content-type'] === undefined) return bodyInput(request, NO_BODY);
   assertJson(request.raw);
-  const body = readBody(request.raw);
+  const body = bodyOf(request);
   return body instanceof Promise ? body.then((bytes) => bodyInput(request, bytes)) : bodyInput(request, body);
 }
 

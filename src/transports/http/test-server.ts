@@ -45,7 +45,11 @@ export function testPrincipal(
       expiresAt: null,
       requestsPerMinute: null,
       requestsPerMonth: null,
+      allowedCidrs: [],
+      leaked: false,
     },
+    service: null,
+    scopes: null,
   };
 }
 
@@ -209,8 +213,8 @@ export function testServer({ admission, seen, ...overrides }: TestServerOptions 
   return { app: createHttpServer(parts), parts, lines, metrics };
 }
 
-const testAuthenticate: Authenticate = ({ authorization }) => {
-  if (authorization === CREDENTIAL) return testPrincipal();
+const testAuthenticate: Authenticate = ({ headers }) => {
+  if (headers['authorization'] === CREDENTIAL) return testPrincipal();
   throw new AppError('unauthenticated');
 };
 

@@ -125,6 +125,8 @@ export function principalWith(kind: Principal['kind'], permissions: readonly Per
     tier: 'free',
     limits: { requestsPerMinute: null, requestsPerMonth: null, maxApiKeys: 5 },
     key: null,
+    service: null,
+    scopes: null,
   };
 }
 
