@@ -47,19 +47,27 @@ async function resolve(person: {
   email?: string;
   org?: string;
   role?: string;
+  session?: string;
+  issuedAt?: Date;
 }): Promise<Row> {
   const email = person.email === undefined ? null : createHash('sha256').update(person.email).digest();
-  const { rows } = await service.query<Row>('SELECT * FROM resolve_person($1, $2, $3, $4, $5, $6, $7, $8, $9)', [
-    person.issuer ?? 'local',
-    person.subject,
-    `user_${randomUUID()}`,
-    email === null ? null : Buffer.from('ciphertext'),
-    email,
-    email === null ? null : 1,
-    person.org ?? null,
-    person.org === undefined ? null : `org_${randomUUID()}`,
-    person.role ?? null,
-  ]);
+  const { rows } = await service.query<Row>(
+    'SELECT * FROM sign_in($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, $11, $12)',
+    [
+      person.issuer ?? 'local',
+      person.subject,
+      person.session ?? null,
+      person.issuedAt ?? new Date(),
+      `user_${randomUUID()}`,
+      email === null ? null : Buffer.from('ciphertext'),
+      email,
+      email === null ? null : 1,
+      person.org ?? null,
+      person.org ?? null,
+      `org_${randomUUID()}`,
+      person.role ?? null,
+    ],
+  );
   assert.equal(rows.length, 1);
   return rows[0] ?? {};
 }
@@ -239,11 +247,74 @@ test('a role that is given holds, one that is not given stays', async () => {
   await assert.rejects(resolve({ subject: 'three', org: 'acme', role: 'emperor' }), hasCode('23514'));
 });
 
-test('an organization belongs to the issuer that vouched for it first', async () => {
-  await resolve({ subject: 'one', org: 'acme' });
-  await assert.rejects(resolve({ subject: 'one', issuer: 'elsewhere', org: 'acme' }), hasCode('42501'));
-  const { rows } = await superuser.query('SELECT issuer FROM users');
-  assert.deepEqual(rows, [{ issuer: 'local' }], 'the refused sign-in left nothing');
+test('an organization is the issuer’s that vouches for it: the same name elsewhere is another', async () => {
+  const first = await resolve({ subject: 'one', org: 'acme' });
+  const other = await resolve({ subject: 'one', issuer: 'elsewhere', org: 'acme' });
+  assert.notEqual(other['org_id'], first['org_id']);
+  assert.notEqual(other['user_id'], first['user_id']);
+  const { rows } = await superuser.query('SELECT issuer, slug FROM organizations ORDER BY issuer');
+  assert.deepEqual(rows, [
+    { issuer: 'elsewhere', slug: null },
+    { issuer: 'local', slug: 'acme' },
+  ]);
+});
+
+/** What the provider has taken back, at that moment. */
+function over(kind: string, externalId: string, at = new Date()) {
+  return superuser.query(`INSERT INTO identity_deletions VALUES ('local', $1, $2, $3)`, [kind, externalId, at]);
+}
+
+test('a session that was revoked signs nobody in, another of the same person does', async () => {
+  assert.equal((await resolve({ subject: 's', session: 'sess_1' }))['user_active'], true);
+  await over('session', 'sess_1');
+  assert.equal((await resolve({ subject: 's', session: 'sess_1' }))['user_active'], false);
+  assert.equal((await resolve({ subject: 's', session: 'sess_2' }))['user_active'], true);
+});
+
+test('whom the provider deleted before they were known here is nobody', async () => {
+  await over('user', 's');
+  const { rows } = await service.query(
+    `SELECT * FROM sign_in('local', 's', NULL, now(), 'user_s', NULL, NULL, NULL, NULL, NULL, NULL, 'org_x', NULL)`,
+  );
+  assert.deepEqual(rows, []);
+  assert.deepEqual((await superuser.query('SELECT FROM users')).rows, []);
+});
+
+test('an organization that is over is not made anew by a token that still names it', async () => {
+  await over('organization', 'acme');
+  const answer = await resolve({ subject: 's', org: 'acme' });
+  assert.deepEqual([answer['org_id'], answer['user_active']], [null, false]);
+  assert.deepEqual((await superuser.query('SELECT FROM organizations')).rows, []);
+});
+
+test('a membership that ended is made anew only by a token issued after its end', async () => {
+  await resolve({ subject: 'owner', org: 'acme' });
+  const ended = new Date('2026-01-01T12:00:00Z');
+  await over('member', 'acme s', ended);
+  const at = (seconds: number) => new Date(ended.getTime() + seconds * 1_000);
+  const early = await resolve({ subject: 's', org: 'acme', role: 'admin', issuedAt: at(0) });
+  assert.equal(early['user_active'], false);
+  assert.deepEqual((await superuser.query('SELECT count(*)::int AS n FROM organization_members')).rows, [{ n: 1 }]);
+  const late = await resolve({ subject: 's', org: 'acme', role: 'admin', issuedAt: at(1) });
+  assert.deepEqual([late['user_active'], late['role']], [true, 'admin']);
+});
+
+test('an older token does not take back the role that a newer one gave', async () => {
+  const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 12, 0, second));
+  const role = async (given: string, second: number) =>
+    (await resolve({ subject: 's', org: 'acme', role: given, issuedAt: at(second) }))['role'];
+  assert.equal(await role('viewer', 10), 'viewer');
+  assert.equal(await role('admin', 20), 'admin');
+  assert.equal(await role('viewer', 15), 'admin');
+  assert.equal(await role('member', 20), 'member', 'of the same second the later word holds');
+});
+
+test('the administrator who made the organization owns it', async () => {
+  await resolve({ subject: 'first', org: 'acme', role: 'member' });
+  await superuser.query(`UPDATE organizations SET created_by_subject = 'maker'`);
+  assert.equal((await resolve({ subject: 'maker', org: 'acme', role: 'admin' }))['role'], 'owner');
+  assert.equal((await resolve({ subject: 'other', org: 'acme', role: 'admin' }))['role'], 'admin');
+  assert.equal((await resolve({ subject: 'maker', org: 'acme', role: 'viewer' }))['role'], 'viewer');
 });
 
 test('an email another active person has does not stop a sign-in, and stays with the first', async () => {
@@ -386,7 +457,7 @@ test('a definer function leaves no trace of itself in the transaction', async ()
     await client.query('BEGIN');
     await client.query('SELECT * FROM find_api_key($1)', [tenant.keyHash]);
     await client.query(
-      `SELECT * FROM resolve_person('local', 's', 'user_s', NULL, NULL, NULL, 'acme', 'org_acme', NULL)`,
+      `SELECT * FROM sign_in('local', 's', NULL, now(), 'user_s', NULL, NULL, NULL, 'acme', 'acme', NULL, 'org_acme', NULL)`,
     );
     await client.query('SELECT record_usage($1)', [JSON.stringify([usageRow()])]);
     await client.query('SELECT record_key_use($1, $2, $3)', [[tenant.secretId], [new Date()], [1]]);

@@ -158,6 +158,7 @@ test('every index of ours is there for a query named here', async () => {
     'api_keys_pkey',
     'audit_logs_pkey',
     'billing_events_pkey',
+    'identity_deletions_pkey',
     'instances_pkey',
     'organizations_pkey',
     'outbox_events_pkey',

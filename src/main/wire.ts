@@ -9,7 +9,7 @@ import {
   unauthenticated,
 } from '../features/keys/index.ts';
 import { createAdmission } from '../features/limits/admission.ts';
-import { createLocalIdentity, createPeople } from '../features/tenants/index.ts';
+import { createLocalIdentity, createPeople, createSessions } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
 import { unavailable } from '../kernel/errors.ts';
 import { createInvoke } from '../kernel/invoke.ts';
@@ -119,10 +119,9 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     observe: (decision, policy) => metrics.limitDecisions.inc({ decision, policy }),
   });
   const people = createPeople({ database, dataKeys: secrets.dataKeys });
+  const sessions = createSessions({ people, cache: sessionCache });
   const localIdentity =
-    secrets.localIdentity === null
-      ? null
-      : createLocalIdentity({ secret: secrets.localIdentity, people, cache: sessionCache });
+    secrets.localIdentity === null ? null : createLocalIdentity({ secret: secrets.localIdentity, sessions });
   const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
 
   const authenticate = createAuthenticate({

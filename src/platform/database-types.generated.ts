@@ -104,6 +104,13 @@ export interface BillingEvents {
   user_id: string | null;
 }
 
+export interface IdentityDeletions {
+  deleted_at: Timestamp;
+  external_id: string;
+  issuer: string;
+  kind: string;
+}
+
 export interface Instances {
   hostname: string;
   id: string;
@@ -113,14 +120,18 @@ export interface Instances {
 }
 
 export interface OrganizationMembers {
+  external_id: string | null;
   joined_at: Generated<Timestamp>;
   org_id: string;
+  provider_updated_at: Timestamp | null;
   role: Generated<string>;
   user_id: string;
 }
 
 export interface Organizations {
   created_at: Generated<Timestamp>;
+  created_by_subject: string | null;
+  deleted_at: Timestamp | null;
   epoch: Generated<Int8>;
   external_id: string | null;
   id: string;
@@ -130,6 +141,7 @@ export interface Organizations {
   max_requests_per_minute: number | null;
   max_requests_per_month: Int8 | null;
   name: string;
+  provider_updated_at: Timestamp | null;
   slug: string | null;
   stripe_subscription_id: string | null;
   suspended_at: Timestamp | null;
@@ -200,6 +212,7 @@ export interface UsageLogs {
 export interface Users {
   created_at: Generated<Timestamp>;
   data_key_version: number | null;
+  deleted_at: Timestamp | null;
   email_blind_index: Buffer | null;
   email_ciphertext: Buffer | null;
   epoch: Generated<Int8>;
@@ -213,6 +226,7 @@ export interface Users {
   max_requests_per_minute: number | null;
   max_requests_per_month: Int8 | null;
   platform_permissions: Generated<string[]>;
+  provider_updated_at: Timestamp | null;
   stripe_customer_id: string | null;
   subject: string;
   suspended_at: Timestamp | null;
@@ -225,6 +239,7 @@ export interface DB {
   api_keys: ApiKeys;
   audit_logs: AuditLogs;
   billing_events: BillingEvents;
+  identity_deletions: IdentityDeletions;
   instances: Instances;
   organization_members: OrganizationMembers;
   organizations: Organizations;

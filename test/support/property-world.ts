@@ -88,9 +88,11 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
       issuer: LOCAL_ISSUER,
       subject: user,
       email: user,
-      orgSlug: org,
-      admin: false,
+      organization: { externalId: org, slug: org, name: org, role: null },
+      sessionId: null,
+      issuedAt: new Date(),
     });
+    if (known === null) throw new Error(`${user} is gone`);
     const credential = await app.token(user, org);
     const operator = operatorPrincipal(known);
     return { name: role, credential, principal, user, org, operator, exhausted: false };

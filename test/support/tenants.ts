@@ -63,6 +63,7 @@ function rowsOf({
       stripe_customer_id: `cus_${marker}`,
     },
     organizations: { id: orgId, name: marker, slug: marker, stripe_subscription_id: `sub_${marker}` },
+    identity_deletions: { issuer: 'test', kind: 'session', external_id: marker, deleted_at: now },
     organization_members: { org_id: orgId, user_id: userId, role: 'owner' },
     api_key_families: { id: familyId, user_id: userId, org_id: orgId, name: marker, environment: 'live' },
     api_keys: {

@@ -14,7 +14,7 @@ import { updateKey } from './update-key.ts';
 export { createKeyAuthenticator, unauthenticated } from './authenticate-key.ts';
 export { createInvalidations, type Invalidations } from './invalidations.ts';
 export { createKeyUse } from './key-use.ts';
-export { createPrincipalCache, type Loaded, type PrincipalCache } from './principal-cache.ts';
+export { createPrincipalCache, type Loaded, type PrincipalCache, type Tag } from './principal-cache.ts';
 
 /** Peppers by age, newest first: the first hashes new keys, all of them verify. */
 export type Peppers = readonly [Pepper, ...Pepper[]];

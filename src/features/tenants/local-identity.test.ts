@@ -14,8 +14,8 @@ import { AppError, toProblem } from '../../kernel/errors.ts';
 import { blindIndex, open } from '../../lib/envelope.ts';
 import { generateKey } from '../../lib/key-format.ts';
 import { createPrincipalCache } from '../keys/index.ts';
-import { createLocalIdentity, createPeople, LOCAL_ISSUER, signLocalToken } from './index.ts';
-import type { PersonClaims } from './people.ts';
+import { createLocalIdentity, createPeople, createSessions, LOCAL_ISSUER, signLocalToken } from './index.ts';
+import type { People, PersonClaims } from './people.ts';
 
 let cluster: TestCluster;
 let database: TestDatabase;
@@ -44,15 +44,18 @@ const claimsOf = (address: string, orgSlug: string | null = null): PersonClaims 
   issuer: LOCAL_ISSUER,
   subject: address,
   email: address,
-  orgSlug,
-  admin: false,
+  organization: orgSlug === null ? null : { externalId: orgSlug, slug: orgSlug, name: orgSlug, role: null },
+  sessionId: null,
+  issuedAt: new Date(),
 });
+const resolve = async (claims: PersonClaims, people: People = iora.app.people) =>
+  (await people.resolve(claims)) ?? assert.fail('the person is gone');
 
 test('twenty first calls of one person at once make one person and one organization, whose owner it is', async () => {
   const [address, org] = [email(), slug()];
   const [before] = await iora.sql('SELECT count(*)::int AS users FROM users');
   // Past the cache, which would ask once for all of them.
-  const people = await Promise.all(Array.from({ length: 20 }, () => iora.app.people.resolve(claimsOf(address, org))));
+  const people = await Promise.all(Array.from({ length: 20 }, () => resolve(claimsOf(address, org))));
   assert.equal(new Set(people.map((person) => `${person.userId} ${person.orgId} ${person.role}`)).size, 1);
   assert.equal(people[0]?.role, 'owner');
   const [after] = await iora.sql('SELECT count(*)::int AS users FROM users');
@@ -71,7 +74,7 @@ test('twenty first calls of one person at once make one person and one organizat
 
 test('of many who are first in an organization at once one is its owner, the others are members', async () => {
   const org = slug();
-  const people = await Promise.all(Array.from({ length: 12 }, () => iora.app.people.resolve(claimsOf(email(), org))));
+  const people = await Promise.all(Array.from({ length: 12 }, () => resolve(claimsOf(email(), org))));
   assert.equal(new Set(people.map((person) => person.orgId)).size, 1);
   const roles = people.map((person) => person.role).toSorted();
   assert.deepEqual(roles, [...Array.from({ length: 11 }, () => 'member'), 'owner']);
@@ -93,15 +96,15 @@ test('tokens that are not ours, not for us, not whole or not fresh are refused l
   const [before] = await iora.sql('SELECT count(*)::int AS users FROM users');
   const genuine = await iora.token(address);
   const [head = '', body = '', signature = ''] = genuine.split('.');
+  const now = Math.floor(Date.now() / 1_000);
   const claims = (change: object = {}) =>
-    new SignJWT({ sub: address, iss: LOCAL_ISSUER, aud: 'iora', exp: Math.floor(Date.now() / 1_000) + 60, ...change });
+    new SignJWT({ sub: address, iss: LOCAL_ISSUER, aud: 'iora', iat: now, exp: now + 60, ...change });
   const sign = (change: object, key: Parameters<SignJWT['sign']>[0] = secret, alg = 'HS256') =>
     claims(change).setProtectedHeader({ alg }).sign(key);
   const altered = Buffer.from(
     JSON.stringify({ ...JSON.parse(Buffer.from(body, 'base64url').toString()), admin: true }),
   ).toString('base64url');
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
-  const now = Math.floor(Date.now() / 1_000);
   const wrong: Record<string, string> = {
     'altered claims': `${head}.${altered}.${signature}`,
     'altered signature': `${head}.${body}.${signature.startsWith('x') ? 'y' : 'x'}${signature.slice(1)}`,
@@ -120,6 +123,7 @@ test('tokens that are not ours, not for us, not whole or not fresh are refused l
     'no audience': await sign({ aud: undefined }),
     expired: await sign({ exp: now - 1 }),
     'without an end': await sign({ exp: undefined }),
+    'without its beginning': await sign({ iat: undefined }),
     'not yet valid': await sign({ nbf: now + 60 }),
     'no subject': await sign({ sub: undefined }),
     'subject that is no email': await sign({ sub: 'x' }),
@@ -177,9 +181,9 @@ test('an email is stored only sealed, and found by its blind index', async () =>
 
 test('an email that another active person has stays theirs; a person may have none', async () => {
   const address = email();
-  const first = await iora.app.people.resolve({ ...claimsOf(address), issuer: 'https://one.example', subject: 'a' });
-  const second = await iora.app.people.resolve({ ...claimsOf(address), issuer: 'https://two.example', subject: 'b' });
-  const third = await iora.app.people.resolve({
+  const first = await resolve({ ...claimsOf(address), issuer: 'https://one.example', subject: 'a' });
+  const second = await resolve({ ...claimsOf(address), issuer: 'https://two.example', subject: 'b' });
+  const third = await resolve({
     ...claimsOf(address),
     issuer: 'https://two.example',
     subject: 'c',
@@ -195,7 +199,7 @@ test('an email that another active person has stays theirs; a person may have no
     [false, true, true],
   );
   assert.equal(
-    (await iora.app.people.resolve({ ...claimsOf(address), issuer: 'https://two.example', subject: 'b' })).userId,
+    (await resolve({ ...claimsOf(address), issuer: 'https://two.example', subject: 'b' })).userId,
     second.userId,
   );
 });
@@ -208,14 +212,16 @@ test('people stay who they are when a newer data key is put in front', async () 
     database: iora.app.database,
     dataKeys: [{ version: 2, secret: randomBytes(32) }, old],
   });
-  assert.equal((await rotated.resolve(claimsOf(address))).userId, userId);
+  assert.equal((await resolve(claimsOf(address), rotated)).userId, userId);
 });
 
-test('an organization that another provider vouches for is refused, not a failure', async () => {
+test('the same slug at another provider is another organization, and the slug stays with the first', async () => {
   const org = slug();
-  await iora.session(email(), org);
-  const foreign = iora.app.people.resolve({ ...claimsOf(email(), org), issuer: 'https://elsewhere.example' });
-  await assert.rejects(foreign, { code: 'forbidden' });
+  const first = await iora.session(email(), org);
+  const other = await resolve({ ...claimsOf(email(), org), issuer: 'https://elsewhere.example' });
+  assert.notEqual(other.orgId, first.orgId);
+  assert.equal(other.role, 'owner');
+  assert.deepEqual(await iora.sql('SELECT id FROM organizations WHERE slug = $1', [org]), [{ id: first.orgId }]);
 });
 
 test('who is suspended or closed is refused from the moment it is told, and asked about once, not at every call', async () => {
@@ -254,22 +260,20 @@ test('a refused person is remembered as refused', async () => {
   const { userId } = await iora.session(address);
   await iora.sql('UPDATE users SET suspended_at = now() WHERE id = $1', [userId]);
   let asked = 0;
-  const identity = createLocalIdentity({
-    secret,
-    people: {
-      resolve(claims) {
-        asked += 1;
-        return iora.app.people.resolve(claims);
-      },
+  const people = {
+    resolve(claims: PersonClaims) {
+      asked += 1;
+      return iora.app.people.resolve(claims);
     },
-    cache: createPrincipalCache({
-      entriesMax: 10,
-      freshMs: 60_000,
-      outageGraceMs: 0,
-      monotonicMs: () => performance.now(),
-      wallClockMs: () => Date.now(),
-    }),
+  };
+  const cache = createPrincipalCache({
+    entriesMax: 10,
+    freshMs: 60_000,
+    outageGraceMs: 0,
+    monotonicMs: () => performance.now(),
+    wallClockMs: () => Date.now(),
   });
+  const identity = createLocalIdentity({ secret, sessions: createSessions({ people, cache }) });
   const token = await signLocalToken(secret, { email: address });
   for (let call = 0; call < 5; call += 1)
     await assert.rejects(async () => identity.authenticate(token), { code: 'unauthenticated' });
@@ -288,7 +292,7 @@ test('administrators are those the token or the table names, and only with a ses
   );
   assert.equal((await iora.bearer(key)).permissions.has('admin:read'), false);
   const named = email();
-  await iora.app.people.resolve(claimsOf(named));
+  await resolve(claimsOf(named));
   await iora.sql(`UPDATE users SET platform_permissions = '{admin:read}' WHERE email_blind_index = $1`, [
     blindIndex(named, iora.secrets.dataKeys[0]),
   ]);

@@ -1,30 +1,31 @@
 import { errors as joseErrors, jwtVerify } from 'jose';
 import { z } from 'zod';
 import type { Principal } from '../../kernel/context.ts';
-import { type Loaded, type PrincipalCache, unauthenticated } from '../keys/index.ts';
+import { unauthenticated } from '../keys/index.ts';
 import { ALGORITHM, AUDIENCE, emailSchema, LOCAL_ISSUER, slugSchema } from './local-token.ts';
-import { type People, type PersonClaims, sessionPrincipal } from './people.ts';
+import type { Sessions } from './sessions.ts';
 
 /**
- * The identity provider of development and tests: signs and verifies tokens with a secret of this installation. It
- * stands behind the same seam as any other provider and does not exist in production mode.
+ * The identity provider of development and tests: verifies tokens signed with a secret of this installation. It stands behind
+ * the same seam as any other provider and does not exist in production mode, nor beside a real one.
  */
 export interface LocalIdentity {
   /** The person's principal. Throws AppError `unauthenticated`. */
-  authenticate(token: string): Principal | Promise<Principal>;
+  authenticate(token: string): Promise<Principal>;
 }
 
-const claimsSchema = z.object({ sub: emailSchema, org: slugSchema.optional(), admin: z.boolean().optional() });
+const claimsSchema = z.object({
+  sub: emailSchema,
+  iat: z.number(),
+  org: slugSchema.optional(),
+  admin: z.boolean().optional(),
+});
 
-export interface LocalIdentityParts {
-  readonly secret: Uint8Array;
-  readonly people: People;
-  readonly cache: PrincipalCache;
-}
+const SECOND_MS = 1_000;
 
 /** Builds the provider around its signing secret (32 bytes). */
-export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
-  async function verify(token: string): Promise<PersonClaims> {
+export function createLocalIdentity(parts: { secret: Uint8Array; sessions: Sessions }): LocalIdentity {
+  async function verify(token: string): Promise<z.infer<typeof claimsSchema>> {
     try {
       const { payload } = await jwtVerify(token, parts.secret, {
         algorithms: [ALGORITHM],
@@ -32,14 +33,7 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
         audience: AUDIENCE,
         requiredClaims: ['exp'],
       });
-      const claims = claimsSchema.parse(payload);
-      return {
-        issuer: LOCAL_ISSUER,
-        subject: claims.sub,
-        email: claims.sub,
-        orgSlug: claims.org ?? null,
-        admin: claims.admin === true,
-      };
+      return claimsSchema.parse(payload);
     } catch (error) {
       if (error instanceof joseErrors.JOSEError || error instanceof z.ZodError) throw unauthenticated();
       throw error;
@@ -48,23 +42,16 @@ export function createLocalIdentity(parts: LocalIdentityParts): LocalIdentity {
 
   return {
     async authenticate(token) {
-      // The signature is verified on every call; only who the person is here comes from memory.
-      const claims = await verify(token);
-      const credential = JSON.stringify([claims.issuer, claims.subject, claims.orgSlug, claims.admin]);
-      const known = parts.cache.get(credential);
-      const principal =
-        known === undefined ? await parts.cache.load(credential, () => load(parts.people, claims)) : known;
-      if (principal === null) throw unauthenticated();
-      return principal;
+      const { sub, iat, org, admin } = await verify(token);
+      const claims = {
+        issuer: LOCAL_ISSUER,
+        subject: sub,
+        email: sub,
+        organization: org === undefined ? null : { externalId: org, slug: org, name: org, role: null },
+        sessionId: null,
+        issuedAt: new Date(iat * SECOND_MS),
+      };
+      return parts.sessions.principalOf(claims, admin === true);
     },
-  };
-}
-
-async function load(people: People, claims: PersonClaims): Promise<Loaded> {
-  const person = await people.resolve(claims);
-  return {
-    principal: person.active ? sessionPrincipal(person, claims.admin) : null,
-    tags: [`owner:${person.ownerId}`, `user:${person.userId}`],
-    expiresAtMs: null,
   };
 }

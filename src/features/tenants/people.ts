@@ -9,27 +9,39 @@ import {
   rolePermissions,
   tenantPermissions,
 } from '../../kernel/context.ts';
-import { AppError } from '../../kernel/errors.ts';
 import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
-import { type Database, sqlState } from '../../platform/postgres.ts';
+import type { Database } from '../../platform/postgres.ts';
 
 /** People and organizations as identity providers vouch for them, made known here at their first call. */
 export interface People {
   /**
-   * The person behind verified claims, created on first sight; safe when many first calls arrive at once. Throws AppError
-   * `forbidden` for an organization that another issuer vouches for.
+   * The person behind verified claims, created on first sight; safe when many first calls arrive at once. Null for a person
+   * whom the provider deleted before they were ever known here.
    */
-  resolve(claims: PersonClaims): Promise<Person>;
+  resolve(claims: PersonClaims): Promise<Person | null>;
 }
 
 /** What a verified token says. A person is (issuer, subject); all else may change. */
 export interface PersonClaims {
   readonly issuer: string;
   readonly subject: string;
+  /** Only one that the provider has verified: administrators are found by it. */
   readonly email: string | null;
-  readonly orgSlug: string | null;
-  /** Whether the provider vouches for a platform administrator. */
-  readonly admin: boolean;
+  /** The organization the person acts in. */
+  readonly organization: OrganizationClaims | null;
+  /** The provider's id of the session, by which it can be revoked. */
+  readonly sessionId: string | null;
+  /** When the provider vouched for all this; what it has taken back since does not hold. */
+  readonly issuedAt: Date;
+}
+
+export interface OrganizationClaims {
+  /** The provider's own id of the organization, which never changes. */
+  readonly externalId: string;
+  readonly slug: string | null;
+  readonly name: string | null;
+  /** Null where the provider knows no roles: then the first to come is owner and the others are members. */
+  readonly role: OrganizationRole | null;
 }
 
 export interface Person {
@@ -39,7 +51,9 @@ export interface Person {
   readonly role: OrganizationRole | null;
   readonly tier: string;
   readonly limits: OwnerLimits;
+  /** False when the person, the organization, the membership or the session is suspended or over. */
   readonly active: boolean;
+  readonly ownerEpoch: number;
   readonly platformPermissions: readonly Permission[];
 }
 
@@ -67,8 +81,8 @@ export function operatorPrincipal(person: Person): Principal {
   return Object.freeze<Principal>({ ...sessionPrincipal(person, false), kind: 'operator' });
 }
 
-/** What `resolve_person` answers. */
-interface ResolvedPerson {
+/** What `sign_in` answers. */
+interface SignedIn {
   readonly user_id: string;
   readonly org_id: string | null;
   readonly role: OrganizationRole | null;
@@ -79,6 +93,7 @@ interface ResolvedPerson {
   readonly user_active: boolean;
   readonly org_active: boolean | null;
   readonly platform_permissions: Permission[];
+  readonly owner_epoch: string;
 }
 
 /** People kept in PostgreSQL; emails are sealed under the first data key before they leave this process. */
@@ -92,7 +107,8 @@ export function createPeople(parts: {
   return {
     async resolve(claims) {
       const newUserId = `user_${randomUUID().replaceAll('-', '')}`;
-      const newOrgId = claims.orgSlug === null ? null : `org_${randomUUID().replaceAll('-', '')}`;
+      const newOrgId = `org_${randomUUID().replaceAll('-', '')}`;
+      const { organization } = claims;
       const email = claims.email?.trim().toLowerCase() ?? null;
       const sealed = email === null ? null : seal(email, dataKey, { table: 'users', column: 'email', row: newUserId });
       const index = email === null ? null : blindIndex(email, dataKey);
@@ -101,14 +117,14 @@ export function createPeople(parts: {
         email !== null && claims.subject.trim().toLowerCase() === email
           ? blindIndex(`subject ${claims.issuer} ${email}`, subjectKey).toString('hex')
           : claims.subject;
-      const { rows } = await parts.database
-        .call((tx) =>
-          sql<ResolvedPerson>`select * from resolve_person(${claims.issuer}, ${subject}, ${newUserId}, ${sealed},
-          ${index}, ${email === null ? null : dataKey.version}, ${claims.orgSlug}, ${newOrgId}, ${null})`.execute(tx),
-        )
-        .catch(refuseForeignOrganization);
-      const row = rows[0];
-      if (row === undefined) throw new Error('resolve_person answered nothing');
+      const { rows } = await parts.database.call((tx) =>
+        sql<SignedIn>`select * from sign_in(${claims.issuer}, ${subject}, ${claims.sessionId}, ${claims.issuedAt},
+          ${newUserId}, ${sealed}, ${index}, ${email === null ? null : dataKey.version},
+          ${organization?.externalId ?? null}, ${organization?.slug ?? null}, ${organization?.name ?? null}, ${newOrgId},
+          ${organization?.role ?? null})`.execute(tx),
+      );
+      const [row] = rows;
+      if (row === undefined) return null;
       return {
         userId: row.user_id,
         orgId: row.org_id,
@@ -121,16 +137,9 @@ export function createPeople(parts: {
           maxApiKeys: row.max_api_keys,
         },
         active: row.user_active && row.org_active !== false,
+        ownerEpoch: Number(row.owner_epoch),
         platformPermissions: row.platform_permissions,
       };
     },
   };
-}
-
-/** `resolve_person` refuses an organization that another issuer vouches for; all else is thrown on. */
-function refuseForeignOrganization(error: unknown): never {
-  if (sqlState(error) === '42501' && /belongs to another identity provider/.test(String(error))) {
-    throw new AppError('forbidden', 'This organization belongs to another identity provider.', { cause: error });
-  }
-  throw error;
 }

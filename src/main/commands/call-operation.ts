@@ -96,9 +96,11 @@ async function resolvePrincipal({ people }: Application, { email, org }: Calling
     issuer: LOCAL_ISSUER,
     subject: email,
     email,
-    orgSlug: org ?? null,
-    admin: false,
+    organization: org === undefined ? null : { externalId: org, slug: org, name: org, role: null },
+    sessionId: null,
+    issuedAt: new Date(),
   });
-  if (!person.active) throw new AppError('unauthenticated', 'This person or organization is suspended or closed.');
+  if (person?.active !== true)
+    throw new AppError('unauthenticated', 'This person or organization is suspended or closed.');
   return operatorPrincipal(person);
 }
