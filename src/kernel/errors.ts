@@ -7,6 +7,7 @@ export const errorTable = {
   unauthenticated: { status: 401, title: 'A valid credential is required', retryable: false },
   quota_exceeded: { status: 402, title: 'The monthly quota is used up', retryable: false },
   forbidden: { status: 403, title: 'The credential does not allow this', retryable: false },
+  insufficient_scope: { status: 403, title: 'The access token was not issued for this', retryable: false },
   not_found: { status: 404, title: 'Nothing is here', retryable: false },
   unknown_symbol: { status: 404, title: 'The symbol is not known', retryable: false },
   method_not_allowed: { status: 405, title: 'The method is not offered here', retryable: false },

@@ -157,6 +157,12 @@ function authorise(operation: Operation, principal: Principal): void {
     throw new AppError('forbidden', 'This key was found in public and cut off. Rotate it, and use the new secret.');
   }
   if (operation.permission !== null && !principal.permissions.has(operation.permission)) {
+    // A token may be issued anew for more; what the person behind it may not do stays forbidden.
+    if (principal.scopes?.has(operation.permission) === false) {
+      throw new AppError('insufficient_scope', `The access token lacks the scope ${operation.permission}.`, {
+        details: { missingScopes: [operation.permission], scopes: [...principal.scopes, operation.permission] },
+      });
+    }
     throw new AppError('forbidden', `This needs the permission ${operation.permission}.`, {
       details: { requiredPermission: operation.permission },
     });

@@ -7,7 +7,7 @@ import { type Log, openLog } from '../platform/log.ts';
 import { openMetrics } from '../platform/metrics.ts';
 import { migrateUp } from '../platform/migrations.ts';
 import { createHttpServer } from '../transports/http/server.ts';
-import { checkHostAndOrigin, createMcpTransport } from '../transports/mcp/index.ts';
+import { checkHostAndOrigin, createMcpTransport, createProtectedResource } from '../transports/mcp/index.ts';
 import { type DatabaseSource, openDatabaseSource } from './database.ts';
 import { version } from './release.ts';
 import { runProcess } from './run-process.ts';
@@ -101,18 +101,28 @@ async function listen(
     version,
     ...(config.PUBLIC_URL === undefined ? {} : { docsUrl: config.PUBLIC_URL }),
   });
+  const resource =
+    config.PUBLIC_URL === undefined || application.identityIssuers.length === 0
+      ? null
+      : createProtectedResource({
+          publicUrl: config.PUBLIC_URL,
+          issuers: application.identityIssuers,
+          operations: application.operations,
+        });
   const publicHost = config.PUBLIC_URL === undefined ? [] : [new URL(config.PUBLIC_URL).host];
   const server = createHttpServer({
     operations: application.operations,
     endpoints: [
       ...application.endpoints,
+      ...(resource?.endpoints ?? []),
       ...health.endpoints,
       createMetricsEndpoint({ metrics, token: config.METRICS_TOKEN, mode: config.IORA_MODE }),
     ],
     invoke: application.invoke,
     authenticate: application.authenticate,
     mcp: {
-      handle: mcp.handle,
+      ...mcp,
+      resource,
       check: (headers) => checkHostAndOrigin(headers, { hosts: publicHost, origins: [] }),
     },
     log,

@@ -186,6 +186,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     people,
     instances,
     localIdentity,
+    identityIssuers: [] as readonly string[],
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
     listening: () => bus?.connected === true,
     /**

@@ -117,7 +117,8 @@ async function start(cluster: TestCluster) {
     invoke: watch.invoke,
     authenticate: app.app.authenticate,
     mcp: {
-      handle: mcp.handle,
+      ...mcp,
+      resource: null,
       check: (headers) => checkHostAndOrigin(headers, { hosts: [], origins: [] }),
     },
     log: { ...log, debug: ignore, info: ignore },

@@ -17,6 +17,7 @@ export function declaredErrors(operation: Operation): ErrorCode[] {
   const { method, path } = operation.route;
   const codes: ErrorCode[] = [...commonErrors, 'invalid_input', 'unauthenticated', 'rate_limited'];
   if (operation.permission !== null || operation.callers !== undefined) codes.push('forbidden');
+  if (operation.permission !== null) codes.push('insufficient_scope');
   if (method === 'POST' || method === 'PATCH') codes.push('payload_too_large', 'unsupported_media_type');
   if (operation.cost > 0) codes.push('quota_exceeded');
   // A write may name something that is not there in its body as well as in its path.

@@ -35,6 +35,11 @@ export const errorReference: Readonly<Record<ErrorCode, ErrorText>> = {
       'The credential is valid but does not allow this: it lacks a permission, is of the wrong kind, or the role it stands for may not do it. On `/mcp` also: the Host or Origin of the request is not one that the server answers for.',
     next: 'Look at `requiredPermission` and use a key that holds it, or sign in where a session is asked for. A key never gets permissions that its creator does not have. For a refused Host or Origin, call the server under its public address.',
   },
+  insufficient_scope: {
+    meaning:
+      'The OAuth access token is valid, but was issued for less than this call needs. `missingScopes` names what it lacks.',
+    next: 'Ask the authorization server for a token with the `scopes` of the answer, which are those the token has and the missing ones. MCP clients do so by themselves when they read `WWW-Authenticate`.',
+  },
   not_found: {
     meaning:
       'There is nothing at this address: the path is unknown, or no resource of yours has this id. Resources of others are answered the same way as those that do not exist.',

@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Authenticate, Call } from '../../kernel/context.ts';
+import type { Authenticate, Call, Principal } from '../../kernel/context.ts';
 import type { Endpoint } from '../../kernel/endpoint.ts';
 import type { Invoke } from '../../kernel/invoke.ts';
 import type { Operation } from '../../kernel/operation.ts';
 import type { Log } from '../../platform/log.ts';
 import type { Metrics } from '../../platform/metrics.ts';
+import type { ProtectedResource } from './bearer-challenge.ts';
 
 /** What the HTTP transport is made from. */
 export interface HttpParts {
@@ -25,8 +26,12 @@ export interface HttpParts {
 
 /** The MCP transport as this one sees it. */
 export interface McpPart {
+  /** What OAuth access tokens for /mcp are made for; null where no issuer of such tokens is configured. */
+  readonly resource: ProtectedResource | null;
   /** Why a request with such headers must not be answered (403), or null when it may. */
   check(headers: { host?: string | undefined; origin?: string | undefined }): string | null;
+  /** Throws `insufficient_scope` where an OAuth token was not issued for what the message asks. */
+  assertScopes(principal: Principal, parsedBody: unknown): void;
   /** Writes the answer itself. `parsedBody` is undefined where the body is empty or no JSON. */
   handle(
     request: IncomingMessage,

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BODY_BYTES_MAX } from './http-limits.ts';
 import type { McpPart } from './http-parts.ts';
-import { authorised, testOperations, testServer } from './test-server.ts';
+import { authorised, openMcp, testOperations, testServer } from './test-server.ts';
 
 const call = { method: 'POST', url: '/mcp', headers: authorised } as const;
 
 /** Runs get_price for every symbol in the body, then answers with the outcomes' kinds. */
 const runsSymbols: McpPart = {
-  check: () => null,
+  ...openMcp,
   async handle(_request, response, body, caller) {
     const [getPrice] = testOperations();
     const results: boolean[] = [];
@@ -88,7 +88,7 @@ test('an empty body and broken JSON reach the transport as undefined', async () 
   const bodies: unknown[] = [];
   const { app } = testServer({
     mcp: {
-      check: () => null,
+      ...openMcp,
       async handle(_request, response, body) {
         bodies.push(body);
         response.writeHead(400).end();
@@ -102,7 +102,7 @@ test('an empty body and broken JSON reach the transport as undefined', async () 
 
 test('500: a transport that throws before it has answered', async () => {
   const { app, lines } = testServer({
-    mcp: { check: () => null, handle: () => Promise.reject(new Error('inner words')) },
+    mcp: { ...openMcp, handle: () => Promise.reject(new Error('inner words')) },
   });
   const answer = await app.inject({ ...call, payload: {} });
   assert.equal(answer.statusCode, 500);

@@ -19,7 +19,7 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
   const meterOf = metersOf(parts);
 
   async function answer(request: FastifyRequest, reply: FastifyReply, database: DatabaseTime): Promise<void> {
-    const about: About = { route: MCP_PATH, transport: 'mcp', database };
+    const about: About = { route: MCP_PATH, transport: 'mcp', database, resource: parts.mcp.resource };
     try {
       const { host, origin } = request.raw.headers;
       const refusal = parts.mcp.check({ host, origin });
@@ -27,6 +27,7 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
       const principal = await authenticateRequest(parts.authenticate, request);
       about.principal = principal;
       const body = parseOrUndefined(await bodyOf(request));
+      parts.mcp.assertScopes(principal, body);
 
       const { invoke, ran } = watchInvoke(parts.invoke, meterOf);
       about.operations = ran.names;

@@ -18,7 +18,6 @@ export function problemAnswer(
 
 function headersOf(error: AppError): string[] {
   const headers: string[] = [];
-  if (error.status === 401) headers.push('WWW-Authenticate', 'Bearer');
   const seconds = error.details['retryAfterSeconds'];
   // `Retry-After` counts whole seconds; none would invite the very retry that was just refused.
   if (typeof seconds === 'number' && Number.isFinite(seconds)) {

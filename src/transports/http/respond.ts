@@ -4,6 +4,7 @@ import { type AppError, toAppError } from '../../kernel/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import type { DatabaseTime } from '../../platform/postgres.ts';
 import { type Answer, writeAnswer } from './answer.ts';
+import { bearerChallenge, type ProtectedResource } from './bearer-challenge.ts';
 import { problemAnswer } from './problem-reply.ts';
 
 /** What the wide line of a request says beyond what every request has. */
@@ -15,6 +16,8 @@ export interface About {
   /** The operations that one MCP request ran. */
   operations?: readonly string[];
   principal?: Principal | null;
+  /** What access tokens for this route are made for; told to whoever comes without a fitting one. */
+  readonly resource?: ProtectedResource | null;
   /** What the call spent in the database. */
   readonly database?: DatabaseTime;
   /** What was charged. */
@@ -61,11 +64,20 @@ export function createResponder(log: Log, docsUrl: string): Responder {
       write(request, reply, answer);
       responder.log(request, answer.status, answer.status < 400 ? 'ok' : undefined, about);
     },
-    refuse(request, reply, thrown, about, headers) {
+    refuse(request, reply, thrown, about, headers = []) {
       const error = toAppError(thrown);
+      const given = request.raw.headers.authorization !== undefined;
+      const challenge = bearerChallenge(error, { resource: about.resource ?? null, given });
       // The rest of a body that nobody will read stands between this answer and the next request.
       if (error.code === 'payload_too_large' && !request.raw.complete) reply.raw.shouldKeepAlive = false;
-      write(request, reply, problemAnswer(error, request.id, docsUrl, headers));
+      write(
+        request,
+        reply,
+        problemAnswer(error, request.id, docsUrl, [
+          ...headers,
+          ...(challenge === null ? [] : ['WWW-Authenticate', challenge]),
+        ]),
+      );
       responder.log(request, error.status, error.code, about, error);
       return error;
     },

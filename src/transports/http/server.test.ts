@@ -13,7 +13,7 @@ import {
   KEEP_ALIVE_TIMEOUT_MS,
   REQUEST_TIMEOUT_MS,
 } from './http-limits.ts';
-import { CREDENTIAL, type TestServerOptions, testServer } from './test-server.ts';
+import { CREDENTIAL, openMcp, type TestServerOptions, testServer } from './test-server.ts';
 
 // What only a real connection shows: requests that never become one, bodies beyond all bounds, and closing.
 
@@ -257,7 +257,7 @@ test('closing: a connection that becomes idle meanwhile is not waited for', asyn
   const finish = Promise.withResolvers<void>();
   const { app, port } = await listening(context, {
     mcp: {
-      check: () => null,
+      ...openMcp,
       async handle(_request, response) {
         entered.resolve();
         await finish.promise;

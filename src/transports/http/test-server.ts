@@ -202,7 +202,7 @@ export function testServer({ admission, seen, ...overrides }: TestServerOptions 
       wallClockMs: Date.now,
     }),
     authenticate: testAuthenticate,
-    mcp: { check: () => null, handle: async (_request, response) => void response.end('{}') },
+    mcp: { ...openMcp, handle: async (_request, response) => void response.end('{}') },
     log: { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error'), flush() {} },
     metrics,
     version: '1.2.3',
@@ -217,6 +217,9 @@ const testAuthenticate: Authenticate = ({ headers }) => {
   if (headers['authorization'] === CREDENTIAL) return testPrincipal();
   throw new AppError('unauthenticated');
 };
+
+/** An MCP part that lets everything through, for what a test is not about. */
+export const openMcp = { resource: null, check: () => null, assertScopes: () => undefined } as const;
 
 const noTransaction = {} as Transaction;
 

@@ -8,11 +8,12 @@ import {
   Server,
   type ServerOptions,
 } from '@modelcontextprotocol/server';
-import type { Call } from '../../kernel/context.ts';
+import type { Call, Principal } from '../../kernel/context.ts';
 import { toAppError } from '../../kernel/errors.ts';
 import type { Invoke, Outcome } from '../../kernel/invoke.ts';
 import type { Operation } from '../../kernel/operation.ts';
 import { answerOlderRevision, isOlderRevision } from './older-revisions.ts';
+import { createScopeCheck } from './required-scopes.ts';
 import { toToolResult } from './tool-result.ts';
 import { createToolSets, type ToolSet } from './tools.ts';
 import { sendWebResponse, toWebRequest } from './web-exchange.ts';
@@ -37,6 +38,8 @@ export interface McpTransport {
    * undefined where it was empty or no JSON. Whatever a caller sends is answered below 500.
    */
   handle(request: IncomingMessage, response: ServerResponse, parsedBody: unknown, caller: McpCaller): Promise<void>;
+  /** Throws `insufficient_scope` where an OAuth token was not issued for what the message asks. */
+  assertScopes(principal: Principal, parsedBody: unknown): void;
   /** Ends what is still being answered; to be called once the HTTP server has drained. */
   close(): Promise<void>;
 }
@@ -64,6 +67,7 @@ export function createMcpTransport(parts: McpParts): McpTransport {
   const handler = createMcpHandler(({ requestInfo }) => serverFor(requestInfo), { legacy: 'reject' });
 
   return {
+    assertScopes: createScopeCheck(parts.operations),
     async handle(request, response, parsedBody, caller) {
       if (request.method !== 'POST') {
         await sendWebResponse(methodNotAllowed(), response);
