@@ -49,6 +49,7 @@ function admissionOnClock(change: Partial<AdmissionParts> = {}) {
     monotonicMs: () => clock.monotonicMs,
     wallClockMs: () => clock.wallMs,
     unmeteredPerWindowMax: 600,
+    servicePerWindowMax: 600,
     usedSince: async (_principal, subject, sinceMs) => {
       asked.push({ ...subject, sinceMs });
       return 0;
