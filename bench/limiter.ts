@@ -75,6 +75,7 @@ async function decision(): Promise<() => void> {
     monotonicMs: () => now,
     wallClockMs: () => wallClockMs,
     unmeteredPerWindowMax: 600,
+    servicePerWindowMax: 600,
     usedSince: () => Promise.resolve(0),
   });
   const principal = keyPrincipal();

@@ -26,7 +26,16 @@ const refused = '42501';
 const violated = '23514';
 
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
-const definersOfTheService = ['bump_epochs', 'find_api_key', 'record_key_use', 'record_usage', 'sign_in'];
+const definersOfTheService = [
+  'bump_epochs',
+  'find_api_key',
+  'find_owner',
+  'forget_service_nonces',
+  'record_key_use',
+  'record_usage',
+  'report_leaked_key',
+  'sign_in',
+];
 
 /** Tables that only those functions reach: no role has any right on them. */
 const behindDefiners = ['identity_deletions'];
@@ -347,7 +356,7 @@ test('every table that names a tenant has row-level security forced and a policy
       .map((row) => row.name)
       .filter((name) => !names.has(name) && !behindDefiners.includes(name))
       .sort(),
-    ['instances', 'schema_migrations', 'tiers'],
+    ['instances', 'schema_migrations', 'service_nonces', 'tiers'],
     'tables without a tenant; a new one belongs here only if it holds nothing of any',
   );
 });

@@ -52,6 +52,8 @@ before(async () => {
        SELECT 'user_' || n, 'x', 'evt_' || n, '{}', 'completed', now(), now() FROM generate_series(1, ${ROWS}) n;
      INSERT INTO outbox_events (topic, owner_id, payload, delivered_at)
        SELECT 'x', 'user_' || n, '{}', now() FROM generate_series(1, ${ROWS}) n;
+     INSERT INTO service_nonces (key_id, nonce, expires_at)
+       SELECT 'k', md5(n::text), now() + interval '1 minute' * n FROM generate_series(1, ${ROWS}) n;
      ANALYZE`,
   );
 });
@@ -134,6 +136,11 @@ const served: readonly [role: string, query: string, index: string][] = [
     'SELECT * FROM outbox_events WHERE delivered_at IS NULL AND available_at <= now() ORDER BY available_at LIMIT 10',
     'outbox_events_undelivered_idx',
   ],
+  [
+    'iora_owner',
+    'SELECT ctid FROM service_nonces WHERE expires_at < now() ORDER BY expires_at LIMIT 10',
+    'service_nonces_expires_at_idx',
+  ],
 ];
 
 test('every query that an index is there for goes through it', async () => {
@@ -164,6 +171,7 @@ test('every index of ours is there for a query named here', async () => {
     'outbox_events_pkey',
     'schema_migrations_name_key',
     'schema_migrations_pkey',
+    'service_nonces_pkey',
     'tiers_pkey',
     'usage_logs_pkey',
   ];

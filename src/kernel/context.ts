@@ -17,6 +17,9 @@ export const rolePermissions: Readonly<Record<OrganizationRole, readonly TenantP
   viewer: ['keys:read', 'usage:read'],
 };
 
+/** What a service that signs its calls may do, for itself and for the tenants it calls for. */
+export const servicePermissions: readonly TenantPermission[] = ['tools:read', 'tools:write'];
+
 /** Ceilings of an owner, already resolved from tier and overrides. `null` means none. */
 export interface OwnerLimits {
   readonly requestsPerMinute: number | null;

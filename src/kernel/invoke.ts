@@ -5,7 +5,7 @@ import type { Operation } from './operation.ts';
 
 /** One limit as it stood when a call was decided. */
 export interface LimitState {
-  readonly policy: 'minute' | 'month' | 'key-minute' | 'key-month';
+  readonly policy: 'minute' | 'month' | 'key-minute' | 'key-month' | 'service';
   readonly limit: number;
   readonly remaining: number;
   readonly windowSeconds: number;

@@ -1,17 +1,25 @@
 import { createKeys, type KeysParts } from '../features/keys/index.ts';
+import { createLeaks, type LeaksParts } from '../features/leaks/index.ts';
 import { createMarket, type MarketParts } from '../features/market/index.ts';
+import { createServices } from '../features/services/index.ts';
 import { createUsage, type UsageParts } from '../features/usage/index.ts';
 import type { Endpoint } from '../kernel/endpoint.ts';
 import type { Job } from '../kernel/job.ts';
 import type { Operation } from '../kernel/operation.ts';
 
 /** Every feature. One that is not named here does not exist. */
-export function createFeatures(parts: { keys: KeysParts; market: MarketParts; usage: UsageParts }): {
+export function createFeatures(parts: { keys: KeysParts; market: MarketParts; usage: UsageParts; leaks: LeaksParts }): {
   readonly operations: readonly Operation[];
   readonly endpoints: readonly Endpoint[];
   readonly jobs: readonly Job[];
 } {
-  const features = [createMarket(parts.market), createKeys(parts.keys), createUsage(parts.usage)];
+  const features = [
+    createMarket(parts.market),
+    createKeys(parts.keys),
+    createUsage(parts.usage),
+    createServices(),
+    createLeaks(parts.leaks),
+  ];
   return {
     operations: features.flatMap((feature) => feature.operations),
     endpoints: features.flatMap((feature) => feature.endpoints ?? []),

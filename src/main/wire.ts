@@ -9,6 +9,7 @@ import {
   unauthenticated,
 } from '../features/keys/index.ts';
 import { createAdmission } from '../features/limits/admission.ts';
+import { createPostgresNonces, createServiceAuthenticator } from '../features/services/index.ts';
 import { createLocalIdentity, createPeople, createSessions } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
 import { unavailable } from '../kernel/errors.ts';
@@ -94,7 +95,8 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
   const keyCache = createPrincipalCache({ ...cacheOptions, strangers, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
   const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: SESSION_FRESH_MS });
-  const caches = [keyCache, sessionCache];
+  const serviceCache = createPrincipalCache({ ...cacheOptions, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
+  const caches = [keyCache, sessionCache, serviceCache];
   const instances = createInstances({ database, log, id: instanceId, version, alone: embedded });
   const invalidations = createInvalidations({
     database,
@@ -112,6 +114,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
   const admission = createAdmission({
     unmeteredPerWindowMax: config.UNMETERED_PER_MINUTE,
+    servicePerWindowMax: config.SERVICE_REQUESTS_PER_MINUTE,
     monotonicMs,
     wallClockMs,
     usedSince: (principal, subject, sinceMs) =>
@@ -130,9 +133,13 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       if (localIdentity === null) throw unauthenticated();
       return localIdentity.authenticate(token);
     },
-    service: () => {
-      throw unauthenticated();
-    },
+    service: createServiceAuthenticator({
+      secrets: config.SERVICE_SECRETS ?? [],
+      nonces: createPostgresNonces(database),
+      database,
+      cache: serviceCache,
+      wallClockMs,
+    }),
     publicOrigin: config.PUBLIC_URL === undefined ? undefined : new URL(config.PUBLIC_URL).origin,
   });
 
@@ -140,6 +147,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   const { operations, endpoints, jobs } = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
+    leaks: { peppers: secrets.peppers, invalidations, policy: config.LEAKED_KEYS },
     market: {
       sources: config.MARKET_SOURCES,
       apiKeys: {

@@ -166,6 +166,12 @@ export interface OwnersByTier {
   tier: string | null;
 }
 
+export interface ServiceNonces {
+  expires_at: Timestamp;
+  key_id: string;
+  nonce: string;
+}
+
 export interface Tiers {
   ceiling_per_minute: Generated<number>;
   ceiling_per_month: Generated<Int8>;
@@ -245,6 +251,7 @@ export interface DB {
   organizations: Organizations;
   outbox_events: OutboxEvents;
   owners_by_tier: OwnersByTier;
+  service_nonces: ServiceNonces;
   tiers: Tiers;
   usage_daily: UsageDaily;
   usage_logs: UsageLogs;

@@ -6,6 +6,7 @@ import type { Operation } from '../../src/kernel/operation.ts';
 import type { OpenApiDocument } from '../../src/transports/http/openapi.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import { type Answer, assertOutput, assertProblem, asText, type Carrier, isFields } from './property-answers.ts';
+import type { Caller } from './property-world.ts';
 
 interface Request {
   readonly method: Operation['route']['method'];
@@ -19,8 +20,8 @@ export async function httpCarrier(server: FastifyInstance): Promise<Carrier> {
   const { body } = await server.inject('/openapi.json');
   const declared = declaredAnswers(JSON.parse(body) as OpenApiDocument);
 
-  async function send(operation: Operation, request: Request): Promise<Answer> {
-    const answer = await server.inject(request as InjectOptions);
+  async function send(operation: Operation, request: Request, caller: Caller): Promise<Answer> {
+    const answer = await server.inject(withCredential(request, caller) as InjectOptions);
     const status = answer.statusCode;
     const requestId = String(answer.headers['x-request-id']);
     assert.match(requestId, /^[0-9a-f-]{36}$/, 'every answer has a request id');
@@ -51,15 +52,22 @@ export async function httpCarrier(server: FastifyInstance): Promise<Carrier> {
     transport: 'http',
     carry(operation, input, caller, style) {
       const authorization = `Bearer ${caller.credential}`;
-      const made = toRequest(operation, input, { authorization });
+      const made = toRequest(operation, input, caller.sign === undefined ? { authorization } : {});
       if (typeof made === 'string') return made;
       const { request, expected } = made;
-      if (style.raw === null) return { expected, send: () => send(operation, request) };
+      if (style.raw === null) return { expected, send: () => send(operation, request, caller) };
       const variants = request.payload === undefined ? queryVariants : bodyVariants;
       const variant = variants[style.raw % variants.length];
-      return { expected: undefined, send: () => send(operation, { ...request, ...variant?.(request) }) };
+      return { expected: undefined, send: () => send(operation, { ...request, ...variant?.(request) }, caller) };
     },
   };
+}
+
+/** A service signs what is sent in the end. */
+function withCredential(request: Request, { sign }: Caller): Request {
+  if (sign === undefined) return request;
+  const { method, url: target, payload: body = '' } = request;
+  return { ...request, headers: { ...request.headers, ...sign({ method, target, body }) } };
 }
 
 /** Of every operation, the answers by their status: the success, or the codes of a refusal. */

@@ -17,7 +17,7 @@ import { httpCarrier } from './property-http.ts';
 import { mcpCarrier } from './property-mcp.ts';
 import { createTally, type OperationTally } from './property-tally.ts';
 import { watchOperations } from './property-watch.ts';
-import { buildWorld } from './property-world.ts';
+import { buildWorld, signer } from './property-world.ts';
 
 export interface PropertyResult {
   readonly tallies: ReadonlyMap<string, OperationTally>;
@@ -107,7 +107,9 @@ function shortfalls(operation: Operation, { figures }: OperationTally, cases: nu
 
 async function start(cluster: TestCluster) {
   const database = await cluster.database();
-  const app = await startApplication(database);
+  const app = await startApplication(database, {
+    settings: { SERVICE_SECRETS: `${signer.service}:${signer.keyId}:${signer.secret.toString('base64')}` },
+  });
   const watch = watchOperations(app);
   const mcp = createMcpTransport({ operations: watch.operations, version: '0.0.0' });
   const log = captureLog();

@@ -1,16 +1,19 @@
 // The world that the cases of one operation are sent into: a tenant with callers of every kind, keys in every state,
 // another tenant whose rows nobody here may see, and owners whose limits are used up.
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { LOCAL_ISSUER, operatorPrincipal } from '../../src/features/tenants/index.ts';
-import { type Principal, tenantPermissions } from '../../src/kernel/context.ts';
+import { type Principal, servicePermissions, tenantPermissions } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
+import { signedHeaders } from '../../src/lib/service-signature.ts';
 import type { TestApplication } from './application.ts';
 import type { Reference, ReferenceKind } from './references.ts';
 
 export interface Caller {
   readonly name: string;
-  /** What follows `Bearer`. */
+  /** What follows `Bearer`; nobody's where the caller signs instead. */
   readonly credential: string;
+  /** The headers by which a service signs that request. */
+  readonly sign?: (request: { method: string; target: string; body: string | Buffer }) => Record<string, string>;
   /** As whom the credential is known; null for one that nobody knows. */
   readonly principal: Principal | null;
   /** The person on a command line. A key has none there, so it goes by a name of its own and keeps its rights. */
@@ -49,6 +52,8 @@ export interface KeysState {
 const AMPLE = { requestsPerMinute: 1_000_000_000, requestsPerMonth: 1_000_000_000, maxApiKeys: 1_000_000 };
 const LIVE_KEYS = 6;
 const PAGE_SIZES = [1, 2, 5];
+/** A service that the application has to know; it calls for the tenant of its world. */
+export const signer = { service: 'property', keyId: 'property-1', secret: randomBytes(32) };
 /** Request ids of what builds a world begin with this, to tell its usage from that of the cases. */
 export const SETUP_REQUEST = 'setup-';
 
@@ -144,6 +149,23 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     return made;
   }
 
+  const service: Caller = {
+    name: 'service',
+    credential: '',
+    sign: (request) => signedHeaders({ ...signer, ...request, tenant: owner.principal.ownerId }, Date.now()),
+    principal: {
+      ...owner.principal,
+      kind: 'service',
+      userId: null,
+      role: null,
+      permissions: new Set(servicePermissions),
+    },
+    user: '',
+    org: slugs.main,
+    operator: null,
+    exhausted: false,
+  };
+
   const ownCursors = await cursors(owner.principal);
   const foreignCursors = await cursors(foreigner.principal);
   const pools: Readonly<Record<ReferenceKind, () => readonly string[]>> = {
@@ -168,6 +190,8 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
       await keyCaller('key without quota', spent, undefined, true),
       await keyCaller('key in a hurry', hurried, undefined, true),
       { ...full, name: 'owner of all keys allowed' },
+      // Over one transport alone, so only where nobody else is let through.
+      ...(operation.callers?.includes('service') === true ? [service] : []),
       { ...owner, name: 'nobody', credential: misspelt(foreign[0]?.key ?? ''), principal: null, operator: null },
     ],
     foreignMark,

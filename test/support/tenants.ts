@@ -118,6 +118,7 @@ function rowsOf({
       owner_id: orgId,
       payload: JSON.stringify({ marker }),
     },
+    service_nonces: { key_id: marker, nonce: `nonce-of-${marker}`, expires_at: now },
     instances: { id: `${marker}-0000-4000-8000-000000000006`, hostname: marker, version: '0.1.0' },
   };
 }

@@ -69,7 +69,7 @@ export function createHealth(parts: HealthParts): { endpoints: readonly Endpoint
       {
         method: 'GET',
         path: '/health/database',
-        summary: 'State of PostgreSQL and of what else is configured; detail for administrators',
+        summary: 'State of PostgreSQL and of what else is configured; detail for administrators and services',
         answer: (request) => databaseHealth(parts, probe, request),
       },
     ],
@@ -85,7 +85,7 @@ async function databaseHealth(
   const [result, principal] = await Promise.all([probe(), orNullInTime(request.principal())]);
   const status = result.healthy ? 'healthy' : 'unhealthy';
   const body =
-    principal?.permissions.has('admin:read') === true
+    principal?.kind === 'service' || principal?.permissions.has('admin:read') === true
       ? {
           status,
           version: parts.version,

@@ -4,7 +4,7 @@ import { defineOperation } from '../../kernel/operation.ts';
 import type { KeysParts } from './index.ts';
 
 const limitSchema = z.object({
-  policy: z.enum(['minute', 'month', 'key-minute', 'key-month']),
+  policy: z.enum(['minute', 'month', 'key-minute', 'key-month', 'service']),
   limit: z.int(),
   remaining: z.int(),
   windowSeconds: z.number(),

@@ -49,6 +49,7 @@ function admissionOnClock(change: Partial<AdmissionParts> = {}) {
     monotonicMs: () => clock.monotonicMs,
     wallClockMs: () => clock.wallMs,
     unmeteredPerWindowMax: 600,
+    servicePerWindowMax: 600,
     usedSince: async (_principal, subject, sinceMs) => {
       asked.push({ ...subject, sinceMs });
       return 0;
@@ -347,4 +348,53 @@ test('calls that cost nothing are bounded per owner, in a window of their own', 
   assert.equal(admission.refuseUnmetered(other), null);
   clock.monotonicMs += 60_000;
   assert.equal(admission.refuseUnmetered(one), null);
+});
+
+const byService = (service: string, tenant: Principal): Principal => ({ ...tenant, kind: 'service', service });
+
+test('a service has one ceiling for all its tenants, and passes theirs', async () => {
+  const { admit, admission, advance } = admissionOnClock({ servicePerWindowMax: 3 });
+  const [one, other] = [principal('org_one', { minute: 1, month: 1 }), principal('org_other', { minute: 1, month: 1 })];
+  assert.deepEqual(remaining(await admit(byService('s', one))), { service: 2 });
+  assert.equal(codeOf(await admit(byService('s', one))), 'ok', 'beyond minute and month of the tenant');
+  assert.equal(admission.refuseUnmetered(byService('s', other)), null);
+  const refused = await admit(byService('s', other));
+  assert.ok(!refused.admitted);
+  assert.deepEqual(refused.error.details, { policy: 'service', limit: 3, windowSeconds: 60, retryAfterSeconds: 60 });
+  assert.equal(admission.refuseUnmetered(byService('s', one))?.code, 'rate_limited', 'what is free counts as well');
+  assert.equal(codeOf(await admit(byService('t', one))), 'ok', 'another service has a ceiling of its own');
+  assert.deepEqual(await admission.states(byService('s', one)), [
+    { policy: 'service', limit: 3, remaining: 0, windowSeconds: 60, resetSeconds: 60 },
+  ]);
+  advance(RATE_WINDOW_MS);
+  assert.equal(codeOf(await admit(byService('s', other))), 'ok');
+});
+
+test('what a service spends moves the month of its tenant, and only that; what fails moves it back', async () => {
+  const { admit, admission, clock } = admissionOnClock({ servicePerWindowMax: 100 });
+  const tenant = principal('org', { minute: 5, month: 4 });
+  assert.deepEqual(remaining(await admit(tenant)), { month: 3, minute: 4 });
+  await admit(byService('s', tenant), 2);
+  assert.deepEqual(remaining(await admit(tenant)), { month: 0, minute: 3 });
+  admission.refund(byService('s', tenant), 2, clock.wallMs);
+  assert.deepEqual(remaining(await admit(tenant)), { month: 1, minute: 2 });
+  for (let call = 0; call < 5; call += 1) assert.equal(codeOf(await admit(byService('s', tenant))), 'ok');
+  assert.equal(codeOf(await admit(tenant)), 'quota_exceeded');
+});
+
+test('a call of a service that is under way while the month is read is counted once', async () => {
+  const read = Promise.withResolvers<number>();
+  const { admit } = admissionOnClock({ servicePerWindowMax: 100, usedSince: () => read.promise });
+  const tenant = principal('org', { minute: null, month: 10 });
+  const calls = [admit(tenant), admit(byService('s', tenant)), admit(byService('s', tenant))];
+  read.resolve(3);
+  assert.ok((await Promise.all(calls)).every(({ admitted }) => admitted));
+  assert.deepEqual(remaining(await admit(tenant)), { month: 3 });
+});
+
+test('a service that calls for itself has no month, and nobody is asked for one', async () => {
+  const { admit, asked } = admissionOnClock({ servicePerWindowMax: 2 });
+  const itself = byService('s', principal('service_s', { minute: null, month: null }));
+  assert.deepEqual(remaining(await admit(itself)), { service: 1 });
+  assert.deepEqual(asked, []);
 });

@@ -27,6 +27,8 @@ export interface AdmissionParts {
   readonly wallClockMs: () => number;
   /** Calls that cost nothing which the keys of one owner together, and each of its people, may make within the window. */
   readonly unmeteredPerWindowMax: number;
+  /** Calls of any kind that one service may make within the window. */
+  readonly servicePerWindowMax: number;
   /** Cost charged to the subject since that moment, with everything this process has accepted already counted. */
   readonly usedSince: (principal: Principal, subject: QuotaSubject, sinceMs: number) => Promise<number>;
   readonly observe?: (decision: 'admitted' | 'refused', policy: string) => void;
@@ -38,10 +40,14 @@ interface Quota {
   used: number;
 }
 
+interface RatePolicy {
+  readonly name: 'minute' | 'key-minute' | 'service';
+  readonly limit: number;
+  readonly window: SlidingWindow;
+}
+
 /** One limit that a call has to pass, resolved for its principal. */
-type Policy =
-  | { readonly name: 'minute' | 'key-minute'; readonly limit: number; readonly window: SlidingWindow }
-  | { readonly name: 'month' | 'key-month'; readonly limit: number; readonly quota: Quota };
+type Policy = RatePolicy | { readonly name: 'month' | 'key-month'; readonly limit: number; readonly quota: Quota };
 
 export interface InProcessAdmission extends Admission {
   /** The limits of a principal as they stand, nothing charged. */
@@ -98,6 +104,7 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
   /** The policies of a principal, or a promise to wait for before asking again. */
   function policiesOf(principal: Principal, now: number, wallMs: number): Policy[] | Promise<void> {
     const { key, limits, ownerId } = principal;
+    if (principal.kind === 'service') return [ceilingOf(principal, now)];
     const policies: Policy[] = [];
     // Test keys are limited like any other but have no part in the quota.
     if (key?.environment !== 'test') {
@@ -119,6 +126,21 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
       policies.push({ name: 'key-minute', limit: key.requestsPerMinute, window: rateOf(key.id, now) });
     }
     return policies;
+  }
+
+  /** The one limit of a service, whichever tenant it calls for. */
+  function ceilingOf({ service }: Principal, now: number): RatePolicy {
+    return { name: 'service', limit: parts.servicePerWindowMax, window: rateOf(`service ${service}`, now) };
+  }
+
+  /**
+   * The quota of the tenant a service calls for, which is charged and not asked, or a promise to wait for before asking again:
+   * a call that is under way while the quota is read from the tables would otherwise be counted nowhere.
+   */
+  function quotaBehind(principal: Principal, wallMs: number): Quota | undefined | Promise<void> {
+    const { kind, ownerId, limits } = principal;
+    if (kind !== 'service' || limits.requestsPerMonth === null) return undefined;
+    return knownQuota(ownerId, wallMs) ?? seed(principal, { ownerId, keyId: null }, ownerId, wallMs);
   }
 
   function decide(policies: readonly Policy[], cost: number, now: number, wallMs: number): AdmissionDecision {
@@ -153,15 +175,28 @@ export function createAdmission(parts: AdmissionParts): InProcessAdmission {
     const now = parts.monotonicMs();
     const wallMs = parts.wallClockMs();
     const policies = policiesOf(principal, now, wallMs);
-    if (Array.isArray(policies)) return decide(policies, cost, now, wallMs);
-    return policies.then(() => admit(principal, cost));
+    if (!Array.isArray(policies)) return policies.then(() => admit(principal, cost));
+    const behind = quotaBehind(principal, wallMs);
+    if (behind instanceof Promise) return behind.then(() => admit(principal, cost));
+    const decision = decide(policies, cost, now, wallMs);
+    if (behind !== undefined && decision.admitted) behind.used += cost;
+    return decision;
+  }
+
+  /** Its free calls take their place below the same ceiling as the others. */
+  function refuseUnmeteredService({ name, limit, window }: RatePolicy, now: number): AppError | null {
+    const verdict = window.admit(now, limit, 1);
+    if (verdict.admitted) return null;
+    parts.observe?.('refused', name);
+    return rateError(name, limit, subjectOf(name), verdict.retryAfterMs);
   }
 
   return {
     admit,
     refuseUnmetered(principal) {
-      const limit = parts.unmeteredPerWindowMax;
       const now = parts.monotonicMs();
+      if (principal.kind === 'service') return refuseUnmeteredService(ceilingOf(principal, now), now);
+      const limit = parts.unmeteredPerWindowMax;
       // People apart from keys: whoever found a key must not be able to keep its owner from revoking it.
       const who = principal.key === null ? (principal.userId ?? principal.kind) : 'keys';
       const verdict = rateOf(`unmetered ${principal.ownerId} ${who}`, now).admit(now, limit, 1);
@@ -211,12 +246,12 @@ function stateOf(policy: Policy, now: number, wallMs: number): LimitState {
 }
 
 function refusalError(policy: Policy, retryAfterMs: number): AppError {
-  const ofKey = policy.name.startsWith('key-') ? 'this key' : 'this account';
+  const subject = subjectOf(policy.name);
   if ('quota' in policy) {
     const resetsAt = new Date(policy.quota.monthEndMs).toISOString();
     return new AppError(
       'quota_exceeded',
-      `The ${policy.limit} calls a month of ${ofKey} are used up until ${resetsAt}.`,
+      `The ${policy.limit} calls a month of ${subject} are used up until ${resetsAt}.`,
       {
         details: { policy: policy.name, limit: policy.limit, used: policy.quota.used, resetsAt },
       },
@@ -225,13 +260,19 @@ function refusalError(policy: Policy, retryAfterMs: number): AppError {
   if (!Number.isFinite(retryAfterMs)) {
     return new AppError(
       'rate_limited',
-      `This costs more than the ${policy.limit} calls a window that ${ofKey} is allowed.`,
+      `This costs more than the ${policy.limit} calls a window that ${subject} is allowed.`,
       {
         details: { policy: policy.name, limit: policy.limit, windowSeconds: RATE_WINDOW_SECONDS },
       },
     );
   }
-  return rateError(policy.name, policy.limit, ofKey, retryAfterMs);
+  return rateError(policy.name, policy.limit, subject, retryAfterMs);
+}
+
+/** Whom a limit holds for, in words. */
+function subjectOf(policy: Policy['name']): string {
+  if (policy === 'service') return 'this service';
+  return policy.startsWith('key-') ? 'this key' : 'this account';
 }
 
 function rateError(policy: string, limit: number, subject: string, retryAfterMs: number): AppError {

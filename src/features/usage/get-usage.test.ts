@@ -181,6 +181,7 @@ test('with the new month the quota is whole again, and what was recorded in it c
       monotonicMs: () => performance.now(),
       wallClockMs: () => clock.ms,
       unmeteredPerWindowMax: 600,
+      servicePerWindowMax: 600,
       usedSince: (who, subject, sinceMs) =>
         chargedSince({ database: iora.app.database, writer }, who, subject, sinceMs),
     });

@@ -87,15 +87,20 @@ function titled(title: string, html: string): string {
   return html === '' ? '' : `<h4>${title}</h4>\n${html}`;
 }
 
+/** Who calls, by the name of the security scheme. */
+const callerWords: Readonly<Record<string, string>> = {
+  api_key: 'API keys',
+  session: 'sessions',
+  service: 'services that sign their calls',
+};
+
 function facts(operation: OpenApiOperation): string {
   const cost = operation['x-iora-cost'];
   const permission = operation['x-iora-permission'];
   const kinds = operation.security.flatMap((item) => Object.keys(item));
   const words = [
     ...(isService(operation) ? [] : [`<code>${escapeHtml(operation.operationId)}</code>`]),
-    ...(kinds.length > 0
-      ? [`for ${kinds.map((kind) => (kind === 'session' ? 'sessions' : 'API keys')).join(' and ')}`]
-      : []),
+    ...(kinds.length > 0 ? [`for ${kinds.map((kind) => callerWords[kind] ?? kind).join(' and ')}`] : []),
     ...(typeof permission === 'string' ? [`needs <code>${escapeHtml(permission)}</code>`] : []),
     ...(cost === undefined ? [] : [cost === 0 ? 'free' : `costs ${cost}`]),
   ];
@@ -127,6 +132,11 @@ function errorLink(status: string, code: string): string {
   return `<li>${escapeHtml(status)} <a href="/docs/errors#${escapeHtml(code)}">${escapeHtml(code)}</a></li>`;
 }
 
+/** What a signed call carries; docs/operations/service-signatures.md shows how the values come about. */
+const signatureLines = ['key-id', 'timestamp', 'nonce', 'signature'].map(
+  (name) => `-H "x-iora-${name}: $IORA_${name.replace('-', '_').toUpperCase()}"`,
+);
+
 function curl(document: OpenApiDocument, { method, path, operation }: Entry): string {
   const query = new URLSearchParams();
   let filled = path;
@@ -139,8 +149,9 @@ function curl(document: OpenApiDocument, { method, path, operation }: Entry): st
     `curl -sS ${method === 'get' ? '' : `-X ${method.toUpperCase()} `}${query.size > 0 ? quoted(url) : url}`,
   ];
   const kinds = operation.security.flatMap((item) => Object.keys(item));
-  if (kinds.length > 0)
-    lines.push(`-H "Authorization: Bearer ${kinds.includes('api_key') ? '$IORA_KEY' : '$IORA_TOKEN'}"`);
+  if (kinds.includes('api_key')) lines.push('-H "Authorization: Bearer $IORA_KEY"');
+  else if (kinds.includes('session')) lines.push('-H "Authorization: Bearer $IORA_TOKEN"');
+  else lines.push(...(kinds.includes('service') ? signatureLines : []));
   const example = operation.requestBody?.content['application/json']['example'];
   if (example !== undefined) lines.push('-H "Content-Type: application/json"', `-d ${quoted(JSON.stringify(example))}`);
   return lines.join(' \\\n  ');

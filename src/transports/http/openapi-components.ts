@@ -20,6 +20,13 @@ export const securitySchemes = {
     bearerFormat: 'JWT',
     description: 'The session token of a signed-in person.',
   },
+  service: {
+    type: 'apiKey',
+    in: 'header',
+    name: 'x-iora-signature',
+    description:
+      'The signature of a service over the whole call, beside `x-iora-key-id`, `x-iora-timestamp`, `x-iora-nonce` and, for a tenant, `x-iora-tenant`.',
+  },
 } as const;
 
 const text = (description: string, example: string) => ({ description, schema: { type: 'string' }, example });

@@ -1,3 +1,4 @@
+import { servicePermissions } from '../../kernel/context.ts';
 import type { Endpoint } from '../../kernel/endpoint.ts';
 import type { ErrorCode } from '../../kernel/errors.ts';
 import type { Operation } from '../../kernel/operation.ts';
@@ -131,9 +132,15 @@ const description = [
 
 function securityOf(operation: Operation): OpenApiOperation['security'] {
   const scopes = operation.permission === null ? [] : [operation.permission];
-  return (['api_key', 'session'] as const)
+  return (['api_key', 'session', 'service'] as const)
     .filter((kind) => operation.callers === undefined || operation.callers.includes(kind))
+    .filter((kind) => kind !== 'service' || isForServices(operation))
     .map((kind) => ({ [kind]: scopes }));
+}
+
+/** What a service holds is the same for all of them. */
+function isForServices({ permission }: Operation): boolean {
+  return permission === null || servicePermissions.some((held) => held === permission);
 }
 
 function bodyOf(operation: Operation, schema: Json): NonNullable<OpenApiOperation['requestBody']> {

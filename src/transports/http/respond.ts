@@ -90,6 +90,7 @@ export function createResponder(log: Log, docsUrl: string): Responder {
         operations: about.operations,
         tenant: principal?.ownerId,
         keyId: principal?.key?.id,
+        service: principal?.service ?? undefined,
         status,
         code,
         ms: toMicroseconds(performance.now() - request.startedAtMs),

@@ -22,7 +22,7 @@ export function createToolSets(operations: readonly Operation[]): (principal: Pr
     .map((operation) => ({ operation, tool: describeTool(operation) }));
   if (new Set(entries.map(({ tool }) => tool.name)).size < entries.length) throw new Error('two tools share a name');
 
-  // Needs no eviction: 3 kinds of principal times 2^7 sets of permissions are all the keys there can be.
+  // Needs no eviction: 4 kinds of principal times 2^7 sets of permissions are all the keys there can be.
   const sets = new Map<string, ToolSet>();
   return function toolsFor(principal) {
     const held = permissions.filter((permission) => principal.permissions.has(permission));
