@@ -27,8 +27,8 @@ export async function findRedisProgram(): Promise<RedisProgram> {
   const path = join(cacheFolder, 'usr/bin/redis-server');
   if (!isProgram(path)) await fetchPackages();
   const libraries = join(cacheFolder, 'usr/lib');
-  // Where the machine's architecture has a folder of its own, as on Debian.
-  const inner = (await readdir(libraries)).map((name) => join(libraries, name));
+  // Debian keeps them in a folder named after the architecture. There are none where the machine lacked no library.
+  const inner = (await readdir(libraries).catch(() => [])).map((name) => join(libraries, name));
   return { path, environment: { LD_LIBRARY_PATH: [...inner, libraries].join(delimiter) } };
 }
 
@@ -54,8 +54,8 @@ async function fetchPackages(): Promise<void> {
     await rename(folder, cacheFolder).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
     });
-  } catch {
-    throw new Error('no Redis: install redis-server or valkey-server, or set REDIS_URL to one that runs');
+  } catch (cause) {
+    throw new Error('no Redis: install redis-server or valkey-server, or set REDIS_URL to one that runs', { cause });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
