@@ -9,6 +9,8 @@ import { backoffMs } from '../lib/backoff.ts';
 export interface Line {
   /** The client while it may be used, else undefined. */
   readonly client: Client | Cluster | undefined;
+  /** Starts connecting, once. */
+  connect(): void;
   /** Gives this client up and makes another. */
   drop(client: Client | Cluster, error: unknown): void;
   close(): Promise<void>;
@@ -39,9 +41,10 @@ const HEARTBEAT_MS = 2_000;
 /** A server that answers says goodbye within this; the socket of one that does not is closed. */
 export const GOODBYE_MS = 500;
 
-/** Starts connecting; the first connection may still be under way when this returns. */
-export function openLine(options: LineOptions): Line {
+/** A line that connects when it is told to. */
+export function createLine(options: LineOptions): Line {
   let current: Client | Cluster | undefined;
+  let begun = false;
   let ready = false;
   let closed = false;
   let told = false;
@@ -96,10 +99,13 @@ export function openLine(options: LineOptions): Line {
     timer.unref();
   }
 
-  connect();
   return {
     get client() {
       return ready ? current : undefined;
+    },
+    connect() {
+      if (!begun && !closed) connect();
+      begun = true;
     },
     drop,
     async close() {

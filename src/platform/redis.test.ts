@@ -17,7 +17,7 @@ import {
   testRedis,
   withoutRedis,
 } from '../../test/support/redis.ts';
-import { openRedis, type Redis, RedisUnavailableError } from './redis.ts';
+import { createRedis, type Redis, RedisUnavailableError } from './redis.ts';
 
 const skip = await withoutRedis();
 const skipOwn = await withoutRedis('own');
@@ -41,8 +41,9 @@ async function connect(url = shared.url, prefix = `${shared?.prefix ?? ''}${rand
 
 function open(url: string, prefix = 'p:') {
   const lost: Error[] = [];
-  const redis = openRedis({ url, prefix, onLost: (error) => lost.push(error) });
+  const redis = createRedis({ url, prefix, onLost: (error) => lost.push(error) });
   opened.push(redis);
+  redis.connect();
   return { redis, lost };
 }
 

@@ -1,6 +1,6 @@
 import { Redis as Client, Cluster, type RedisOptions } from 'ioredis';
 import { parseRedisUrl, type RedisAddress } from './redis-address.ts';
-import { COMMAND_TIMEOUT_MS, GOODBYE_MS, type Line, openLine, RedisUnavailableError } from './redis-line.ts';
+import { COMMAND_TIMEOUT_MS, createLine, GOODBYE_MS, type Line, RedisUnavailableError } from './redis-line.ts';
 
 export { RedisUnavailableError } from './redis-line.ts';
 
@@ -12,8 +12,10 @@ export { RedisUnavailableError } from './redis-line.ts';
 export interface Redis {
   /** True while commands are answered and every subscription hears. */
   readonly connected: boolean;
+  /** Starts connecting; until then it is away. */
+  connect(): void;
   publish(channel: string, payload: string): Promise<void>;
-  /** Hears messages, on a connection of its own, until closed. */
+  /** Hears messages, on a connection of its own, from `connect` until `close`. */
   subscribe(options: SubscribeOptions): void;
   /** Notes the key until that moment; false when it was noted before, by whichever instance. */
   setOnce(key: string, expiresAtMs: number): Promise<boolean>;
@@ -41,11 +43,12 @@ const CONNECT_TIMEOUT_MS = 2_000;
 /** Nodes a command of a cluster is passed on to, while slots move or a node has gone. */
 const REDIRECTIONS_MAX = 4;
 
-/** Opens the connection; it may still be under way when this returns. Throws Error for an address that is none. */
-export function openRedis({ url, prefix, onLost }: RedisConnectionOptions): Redis {
+/** A connection that opens when it is told to. Throws Error for an address that is none. */
+export function createRedis({ url, prefix, onLost }: RedisConnectionOptions): Redis {
   const address = parseRedisUrl(url);
-  const commands = openLine({ make: () => makeClient(address), prepare: async () => undefined, onLost });
+  const commands = createLine({ make: () => makeClient(address), prepare: async () => undefined, onLost });
   const lines: Line[] = [commands];
+  let begun = false;
 
   async function send<T>(command: (client: Client | Cluster) => Promise<T>): Promise<T> {
     const { client } = commands;
@@ -63,12 +66,16 @@ export function openRedis({ url, prefix, onLost }: RedisConnectionOptions): Redi
     get connected() {
       return lines.every(({ client }) => client !== undefined);
     },
+    connect() {
+      begun = true;
+      for (const line of lines) line.connect();
+    },
     async publish(channel, payload) {
       await send((client) => client.publish(prefix + channel, payload));
     },
     subscribe({ channels, onConnect }) {
       const names = Object.keys(channels).map((name) => prefix + name);
-      const line = openLine({
+      const line = createLine({
         make: () => makeSubscriber(address, commands.client),
         async prepare(client) {
           client.on('message', (name: string, payload: string) => channels[name.slice(prefix.length)]?.(payload));
@@ -78,6 +85,7 @@ export function openRedis({ url, prefix, onLost }: RedisConnectionOptions): Redi
         onLost,
       });
       lines.push(line);
+      if (begun) line.connect();
     },
     setOnce: async (key, expiresAtMs) =>
       (await send((client) => client.set(prefix + key, '', 'PXAT', expiresAtMs, 'NX'))) === 'OK',

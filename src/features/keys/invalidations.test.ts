@@ -199,6 +199,7 @@ test('what is committed is answered, also when the database is gone right after'
   const instanceId = randomUUID();
   const invalidations = createInvalidations({
     database: own,
+    redis: null,
     caches: [],
     instanceId,
     liveInstances: async () => [instanceId, randomUUID()],
@@ -214,6 +215,7 @@ test('live instances are read within the change itself', async () => {
   const asked: unknown[] = [];
   const invalidations = createInvalidations({
     database: one.app.database,
+    redis: null,
     caches: [],
     instanceId: null,
     liveInstances: async (tx) => {

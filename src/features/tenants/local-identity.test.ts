@@ -264,7 +264,7 @@ test('a refused person is remembered as refused', async () => {
     },
     cache: createPrincipalCache({
       entriesMax: 10,
-      freshMs: 60_000,
+      freshMs: () => 60_000,
       outageGraceMs: 0,
       monotonicMs: () => performance.now(),
       wallClockMs: () => Date.now(),
