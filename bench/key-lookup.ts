@@ -140,7 +140,7 @@ async function populate(postgres: TemporaryPostgres, { keys, rounds, lookupsPerR
     peppers: [pepper],
     cache: createPrincipalCache({
       entriesMax: 1,
-      freshMs: 0,
+      freshMs: () => 0,
       outageGraceMs: 0,
       monotonicMs: () => performance.now(),
       wallClockMs: () => Date.now(),

@@ -84,6 +84,12 @@ async function listen(
   metrics.gauge('iora_listening', '1 while invalidations of other instances arrive', () =>
     Number(application.listening()),
   );
+  const { redis } = application;
+  if (redis !== null) {
+    metrics.gauge('iora_redis_connected', '1 while Redis answers and its messages arrive', () =>
+      Number(redis.connected),
+    );
+  }
   metrics.gauge('iora_partition_months_ahead', 'Months of partitions ready beyond the current one', () =>
     partitions.monthsAhead(),
   );

@@ -9,19 +9,20 @@ import {
   unauthenticated,
 } from '../features/keys/index.ts';
 import { createAdmission } from '../features/limits/admission.ts';
-import { createPostgresNonces, createServiceAuthenticator } from '../features/services/index.ts';
+import { createPostgresNonces, createRedisNonces, createServiceAuthenticator } from '../features/services/index.ts';
 import { createLocalIdentity, createPeople, createSessions } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
 import { unavailable } from '../kernel/errors.ts';
 import { createInvoke } from '../kernel/invoke.ts';
 import { createGate } from '../lib/gate.ts';
-import { openBus } from '../platform/bus.ts';
+import { openBus, SILENCE_NOTICED_MS } from '../platform/bus.ts';
 import { openCache } from '../platform/cache.ts';
 import type { Config } from '../platform/config.ts';
 import type { Connection } from '../platform/connection.ts';
 import type { Log } from '../platform/log.ts';
 import type { Metrics } from '../platform/metrics.ts';
 import { openDatabase } from '../platform/postgres.ts';
+import { createRedis } from '../platform/redis.ts';
 import { createAuthenticate } from './authenticate.ts';
 import { createFeatures } from './features.ts';
 import { type RunningJobs, startJobs } from './jobs.ts';
@@ -36,6 +37,11 @@ const STRANGERS_WAITING_MAX = 500;
 const CACHE_ENTRIES_MAX = 10_000;
 /** A signed-in person's rights are read again after this long at the latest. */
 const SESSION_FRESH_MS = 60_000;
+/**
+ * How long what is remembered holds while LISTEN is away and news may be missed. A revocation nobody told this process is over
+ * after the longer of this and the time in which the silence is noticed: half of the 10 s that are promised.
+ */
+const UNHEARD_FRESH_MS = SILENCE_NOTICED_MS;
 const SECOND_MS = 1_000;
 /** A database that answers takes some milliseconds of it for the last goodbyes, also when no time is left otherwise. */
 const GOODBYE_MS = 1_000;
@@ -93,17 +99,35 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     waitingMax: STRANGERS_WAITING_MAX,
     refuse: () => unavailable('Too many unknown keys are being looked up at the moment.'),
   });
-  const keyCache = createPrincipalCache({ ...cacheOptions, strangers, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
-  const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: SESSION_FRESH_MS });
-  const serviceCache = createPrincipalCache({ ...cacheOptions, freshMs: config.KEY_CACHE_TTL * SECOND_MS });
+  let bus: ReturnType<typeof openBus> | undefined;
+  const listening = () => bus?.connected === true;
+  // Redis does not count: not everybody who revokes reaches it, so hearing it alone is no proof that there is no news.
+  const freshFor = (ms: number) => () => (listening() ? ms : Math.min(ms, UNHEARD_FRESH_MS));
+  const keyCache = createPrincipalCache({
+    ...cacheOptions,
+    strangers,
+    freshMs: freshFor(config.KEY_CACHE_TTL * SECOND_MS),
+  });
+  const sessionCache = createPrincipalCache({ ...cacheOptions, freshMs: freshFor(SESSION_FRESH_MS) });
+  const serviceCache = createPrincipalCache({ ...cacheOptions, freshMs: freshFor(config.KEY_CACHE_TTL * SECOND_MS) });
   const caches = [keyCache, sessionCache, serviceCache];
   const instances = createInstances({ database, log, id: instanceId, version, alone: embedded });
+  const redis =
+    config.REDIS_URL === undefined
+      ? null
+      : createRedis({
+          url: config.REDIS_URL,
+          prefix: config.REDIS_PREFIX,
+          onLost: (err) => log.warn({ err }, 'a connection to Redis was lost'),
+        });
   const invalidations = createInvalidations({
     database,
+    redis,
     caches,
     instanceId: serves ? instanceId : null,
     liveInstances: instances.live,
     log,
+    observe: (name, ms) => metrics.revocationPropagation.observe({ bus: name }, ms / SECOND_MS),
   });
   const keyUse = createKeyUse({ database, log, wallClockMs });
   const usageWriter = createUsageWriter({
@@ -135,7 +159,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     },
     service: createServiceAuthenticator({
       secrets: config.SERVICE_SECRETS ?? [],
-      nonces: createPostgresNonces(database),
+      nonces: redis === null ? createPostgresNonces(database) : createRedisNonces(redis),
       database,
       cache: serviceCache,
       wallClockMs,
@@ -171,14 +195,13 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     wallClockMs,
   });
 
-  let bus: ReturnType<typeof openBus> | undefined;
   let runningJobs: RunningJobs | undefined;
 
   async function closeRest(): Promise<void> {
     await runningJobs?.close();
     await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
     if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
-    await bus?.close();
+    await Promise.all([bus?.close(), redis?.close()]);
     await cache.close();
     await Promise.all([database.close(), probeDatabase.close()]);
   }
@@ -195,17 +218,19 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     instances,
     localIdentity,
     identityIssuers: [] as readonly string[],
+    redis,
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
-    listening: () => bus?.connected === true,
+    listening,
     /**
-     * Connects what listens and, when serving, joins the instances. The schema must be there. A process that does not
-     * serve waits, bounded, until it listens: it is about to ask for acknowledgements and lives too short to catch up.
+     * Connects what listens and, when serving, joins the instances. The schema must be there. Waits, bounded, until it listens:
+     * a command is about to ask for acknowledgements and lives too short to catch up, and a server must not remember anything
+     * from before it can be told. Redis is not waited for.
      */
     async start(): Promise<void> {
       const connected = Promise.withResolvers<void>();
       bus = openBus({
         connection: direct,
-        channels: invalidations.channels,
+        channels: invalidations.channels.postgres,
         // Whatever was revoked while nobody listened was missed, so nothing remembered from before is believed.
         onConnect: () => {
           for (const known of caches) known.clear();
@@ -215,14 +240,15 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
         connectionTimeoutMs: config.DATABASE_CONNECTION_TIMEOUT,
         applicationName: 'iora-bus',
       });
-      if (serves) {
-        await instances.start();
-        runningJobs = startJobs({ database, jobs, log, wallClockMs });
-        return;
-      }
+      // Nothing is forgotten when this one comes back: its news came by LISTEN as well, or that is away and forgets on return.
+      redis?.subscribe({ channels: invalidations.channels.redis });
+      redis?.connect();
       const bound = setTimeout(connected.resolve, config.DATABASE_CONNECTION_TIMEOUT);
       await connected.promise;
       clearTimeout(bound);
+      if (!serves) return;
+      await instances.start();
+      runningJobs = startJobs({ database, jobs, log, wallClockMs });
     },
     /** Writes what is still in memory and closes everything, within the deadline. Resolves to usage rows lost. */
     async close(deadlineMs: number): Promise<number> {

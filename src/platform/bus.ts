@@ -21,8 +21,12 @@ export interface BusOptions {
 }
 
 const RECONNECT = { baseMs: 100, maxMs: 2_000 };
-/** A half-open connection shows within this time: each beat is a query with an answer. */
+/** Each beat is a query with an answer: a half-open connection shows within both times together, whatever it is used for. */
 const HEARTBEAT_MS = 2_000;
+/** Longest wait for an answer; the server needs under a millisecond for each of them. */
+const ANSWER_TIMEOUT_MS = 3_000;
+/** Longest time in which `connected` is still true although nothing arrives any more. */
+export const SILENCE_NOTICED_MS = HEARTBEAT_MS + ANSWER_TIMEOUT_MS;
 /** A server that answers says goodbye within this; the socket of one that does not is closed. */
 const GOODBYE_MS = 500;
 
@@ -46,7 +50,7 @@ export function openBus(options: BusOptions): Bus {
       connectionString: options.connection.url,
       ssl: options.connection.ssl,
       connectionTimeoutMillis: options.connectionTimeoutMs,
-      query_timeout: options.connectionTimeoutMs,
+      query_timeout: ANSWER_TIMEOUT_MS,
       keepAlive: true,
       application_name: options.applicationName,
       stream: () => socket,

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { TLS_PROBLEM, tlsModeOf } from './connection.ts';
+import { parseRedisUrl } from './redis-address.ts';
 
 /** The forms that settings have: each takes the text of a variable and says what is wrong with it, never the text itself. */
 
@@ -179,13 +180,11 @@ export const pemPublicKey = z.string().transform((text, context): string => {
 
 /** The four forms of address that the Redis client is opened with. */
 export const redisUrl = z.string().superRefine((text, context) => {
-  if (!/^(?:rediss?|redis-sentinel|redis-cluster):\/\/[^\s]+$/.test(text)) {
-    context.addIssue('must start with redis://, rediss://, redis-sentinel:// or redis-cluster://');
-  } else if (
-    /^rediss?:/.test(text)
-      ? !URL.canParse(text)
-      : !/^redis-(?:sentinel:\/\/[^/]+\/[^/]+|cluster:\/\/[^/]+\/?)$/.test(text)
-  ) {
-    context.addIssue('is not a valid URL');
+  try {
+    parseRedisUrl(text);
+  } catch {
+    context.addIssue(
+      'must be redis://host:port/db, rediss://..., redis-sentinel://h:p,h:p/master or redis-cluster://h:p,h:p',
+    );
   }
 });

@@ -10,6 +10,7 @@ export interface Metrics {
   readonly usageRows: Counter<'result'>;
   readonly sourceCalls: Counter<'source' | 'outcome'>;
   readonly priceCache: Counter<'state'>;
+  readonly revocationPropagation: Histogram<'bus'>;
   /** A gauge read when scraped. */
   gauge(name: string, help: string, read: () => number): void;
   /** Prometheus text format. */
@@ -19,6 +20,9 @@ export interface Metrics {
 
 /** Bounds in seconds, from a cached answer in the process to the longest statement allowed. */
 const CALL_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
+
+/** Bounds in seconds, from a loopback's round trip to the longest wait for acknowledgements. */
+const PROPAGATION_BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2];
 
 /** Builds a registry of its own, so that tests and several servers in one process do not meet. */
 export function openMetrics(): Metrics {
@@ -74,6 +78,13 @@ export function openMetrics(): Metrics {
       name: 'iora_price_cache_total',
       help: 'Prices by cache state',
       labelNames: ['state'],
+      registers,
+    }),
+    revocationPropagation: new Histogram({
+      name: 'iora_revocation_propagation_seconds',
+      help: 'From the commit of a change of rights made here until another instance has acknowledged it',
+      labelNames: ['bus'],
+      buckets: PROPAGATION_BUCKETS,
       registers,
     }),
     gauge(name, help, read) {

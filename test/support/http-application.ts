@@ -36,7 +36,7 @@ export async function startHttpApplication(
     endpoints: [...app.endpoints, ...health.endpoints],
     invoke: app.invoke,
     authenticate: app.authenticate,
-    mcp: { handle: mcp.handle, check: (headers) => checkHostAndOrigin(headers, { hosts: [], origins: [] }) },
+    mcp: { ...mcp, resource: null, check: (headers) => checkHostAndOrigin(headers, { hosts: [], origins: [] }) },
     log: iora.log,
     metrics: openMetrics(),
     version: '0.0.0',

@@ -4,13 +4,17 @@ import { after, before, beforeEach, test } from 'node:test';
 import { startApplication, type TestApplication, until } from '../../../test/support/application.ts';
 import { captureLog } from '../../../test/support/captured-log.ts';
 import { type TestCluster, type TestDatabase, testCluster, withClient } from '../../../test/support/postgres.ts';
+import { ownRedis, withoutRedis } from '../../../test/support/redis.ts';
 import { startTcpProxy, type TcpProxy, throughProxy } from '../../../test/support/tcp-proxy.ts';
 import type { Principal } from '../../kernel/context.ts';
 import type { EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { openMetrics } from '../../platform/metrics.ts';
+import { createRedis, type Redis } from '../../platform/redis.ts';
 import { createHealth, createInstances, probePostgresql } from './index.ts';
 import { createMetricsEndpoint } from './metrics-endpoint.ts';
+
+const skip = await withoutRedis('own');
 
 let cluster: TestCluster;
 let database: TestDatabase;
@@ -39,8 +43,14 @@ beforeEach(async () => {
 });
 
 /** The endpoints of a server that has just started, which remembers no probe. */
-function endpoints(accepting = () => true) {
-  const { endpoints: all } = createHealth({ ...iora.app, pool: iora.app.database.stats, accepting, version: '1.2.3' });
+function endpoints(redis: Redis | null = null, accepting = () => true) {
+  const { endpoints: all } = createHealth({
+    ...iora.app,
+    redis,
+    pool: iora.app.database.stats,
+    accepting,
+    version: '1.2.3',
+  });
   return async (path: string, request: Partial<EndpointRequest> = {}): Promise<EndpointAnswer> => {
     const endpoint = all.find((candidate) => candidate.path === path) ?? assert.fail(path);
     return endpoint.answer({
@@ -61,7 +71,7 @@ const as = (...permissions: ('admin:read' | 'tools:read')[]) => ({
 
 test('alive is said whatever the database does; ready and healthy only while it answers', async () => {
   let isAccepting = true;
-  const get = endpoints(() => isAccepting);
+  const get = endpoints(null, () => isAccepting);
   assert.deepEqual(told(await get('/healthz')), [200, 'ok\n']);
   assert.deepEqual(told(await get('/readyz')), [200, 'ready\n']);
   assert.deepEqual(told(await get('/health/database')), [200, '{"status":"healthy"}']);
@@ -128,6 +138,27 @@ test('detail is for administrators alone', async () => {
   assert.match(postgresql.migrations.latest, /^\d{3}_/);
   assert.equal(postgresql.listening, true);
   assert.equal(postgresql.pool.max, 10);
+});
+
+test('a Redis that is away degrades, and keeps nobody from serving', { skip }, async (context) => {
+  const server = await ownRedis();
+  const redis = createRedis({ url: server.url, prefix: 'p:', onLost: () => undefined });
+  context.after(async () => {
+    await redis.close();
+    await server.stop();
+  });
+  redis.subscribe({ channels: { news: () => undefined } });
+  redis.connect();
+  await until(() => redis.connected, 'Redis is connected');
+  const here = JSON.parse((await endpoints(redis)('/health/database', as('admin:read'))).body);
+  assert.deepEqual([here.status, here.redis.status, typeof here.redis.latencyMs], ['healthy', 'healthy', 'number']);
+  server.pause();
+  const silent = endpoints(redis);
+  assert.deepEqual(told(await silent('/health/database')), [200, '{"status":"degraded"}']);
+  assert.equal(JSON.parse((await silent('/health/database', as('admin:read'))).body).redis.status, 'unhealthy');
+  assert.deepEqual(told(await silent('/readyz')), [200, 'ready\n']);
+  proxy.set('reset');
+  assert.deepEqual(told(await endpoints(redis)('/health/database')), [503, '{"status":"unhealthy"}']);
 });
 
 test('many who ask at once share one question, and a recovery is seen', async () => {

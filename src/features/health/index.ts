@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import type { Endpoint, EndpointAnswer, EndpointRequest } from '../../kernel/endpoint.ts';
 import type { Database } from '../../platform/postgres.ts';
+import type { Redis } from '../../platform/redis.ts';
 
 export { createInstances } from './instances.ts';
 
@@ -13,6 +14,8 @@ export interface HealthParts {
   readonly accepting: () => boolean;
   /** True while LISTEN is connected, so that revocations of other instances arrive. */
   readonly listening: () => boolean;
+  /** Null where none is configured. */
+  readonly redis: Pick<Redis, 'ping' | 'connected'> | null;
   /** Usage events waiting in memory, and the most that may wait. */
   readonly usage: () => { pending: number; max: number };
   readonly version: string;
@@ -38,6 +41,12 @@ export interface PostgresqlHealth {
   readonly migrations: { readonly applied: number; readonly latest: string | null } | null;
 }
 
+/** State of Redis as the health answers show it. */
+interface RedisHealth {
+  readonly status: 'healthy' | 'unhealthy';
+  readonly latencyMs: number;
+}
+
 interface DatabaseFacts {
   readonly version: string;
   readonly in_recovery: boolean;
@@ -48,7 +57,9 @@ interface DatabaseFacts {
 
 /** The health endpoints: alive, ready, and the state of what the service depends on. */
 export function createHealth(parts: HealthParts): { endpoints: readonly Endpoint[] } {
-  const probe = sharedProbe(parts.database);
+  const probe = shared(() => probeOnce(parts.database));
+  const { redis } = parts;
+  const probeRedis = redis === null ? async () => null : shared(() => probeRedisOnce(redis));
   return {
     endpoints: [
       {
@@ -70,7 +81,7 @@ export function createHealth(parts: HealthParts): { endpoints: readonly Endpoint
         method: 'GET',
         path: '/health/database',
         summary: 'State of PostgreSQL and of what else is configured; detail for administrators and services',
-        answer: (request) => databaseHealth(parts, probe, request),
+        answer: (request) => databaseHealth(parts, probe, probeRedis, request),
       },
     ],
   };
@@ -79,11 +90,12 @@ export function createHealth(parts: HealthParts): { endpoints: readonly Endpoint
 async function databaseHealth(
   parts: HealthParts,
   probe: () => Promise<Probe>,
+  probeRedis: () => Promise<RedisHealth | null>,
   request: EndpointRequest,
 ): Promise<EndpointAnswer> {
   // Bounded like the probe: looking up a credential asks the same database.
-  const [result, principal] = await Promise.all([probe(), orNullInTime(request.principal())]);
-  const status = result.healthy ? 'healthy' : 'unhealthy';
+  const [result, redis, principal] = await Promise.all([probe(), probeRedis(), orNullInTime(request.principal())]);
+  const status = overall(result, redis);
   const body =
     principal?.kind === 'service' || principal?.permissions.has('admin:read') === true
       ? {
@@ -94,10 +106,17 @@ async function databaseHealth(
             pool: parts.pool(),
             listening: parts.listening(),
           },
+          ...(redis === null ? {} : { redis }),
           usage: parts.usage(),
         }
       : { status };
   return { status: result.healthy ? 200 : 503, contentType: 'application/json', body: JSON.stringify(body) };
+}
+
+/** Without PostgreSQL nothing is served; what else is away costs speed or exactness. */
+function overall(postgresql: Probe, redis: RedisHealth | null): 'healthy' | 'degraded' | 'unhealthy' {
+  if (!postgresql.healthy) return 'unhealthy';
+  return redis?.status === 'unhealthy' ? 'degraded' : 'healthy';
 }
 
 /** Asks PostgreSQL once, bounded; never throws. */
@@ -108,32 +127,44 @@ export async function probePostgresql(database: Database): Promise<PostgresqlHea
 function toHealth({ healthy, latencyMs, facts }: Probe): PostgresqlHealth {
   return {
     status: healthy ? 'healthy' : 'unhealthy',
-    latencyMs: Math.round(latencyMs * 100) / 100,
+    latencyMs: hundredths(latencyMs),
     version: facts?.version ?? null,
     replication: facts === null ? null : { inRecovery: facts.in_recovery, replicas: facts.replicas },
     migrations: facts === null ? null : { applied: facts.migrations, latest: facts.latest_migration },
   };
 }
 
+/** Asks Redis once, bounded; never throws. One whose messages do not arrive is not healthy either. */
+async function probeRedisOnce(redis: Pick<Redis, 'ping' | 'connected'>): Promise<RedisHealth> {
+  const startedAt = performance.now();
+  const answered = await orNullInTime(redis.ping().then(() => redis.connected));
+  return { status: answered === true ? 'healthy' : 'unhealthy', latencyMs: hundredths(performance.now() - startedAt) };
+}
+
+function hundredths(ms: number): number {
+  return Math.round(ms * 100) / 100;
+}
+
 function word(status: number, text: string): EndpointAnswer {
   return { status, contentType: 'text/plain; charset=utf-8', body: `${text}\n` };
 }
 
-/** One probe at a time, bounded even when the database accepts and never answers. */
-function sharedProbe(database: Database): () => Promise<Probe> {
-  let running: Promise<Probe> | undefined;
-  let last: { probe: Probe; atMs: number } | undefined;
+/** One probe at a time, whose answer is kept for a moment. */
+function shared<T>(ask: () => Promise<T>): () => Promise<T> {
+  let running: Promise<T> | undefined;
+  let last: { answer: T; atMs: number } | undefined;
   return () => {
-    if (last !== undefined && performance.now() - last.atMs < PROBE_KEPT_MS) return Promise.resolve(last.probe);
-    running ??= probeOnce(database).then((probe) => {
-      last = { probe, atMs: performance.now() };
+    if (last !== undefined && performance.now() - last.atMs < PROBE_KEPT_MS) return Promise.resolve(last.answer);
+    running ??= ask().then((answer) => {
+      last = { answer, atMs: performance.now() };
       running = undefined;
-      return probe;
+      return answer;
     });
     return running;
   };
 }
 
+/** Bounded even when the database accepts and never answers. */
 async function probeOnce(database: Database): Promise<Probe> {
   const startedAt = performance.now();
   const facts = await orNullInTime(databaseFacts(database));

@@ -44,7 +44,7 @@ function counting() {
     peppers: secrets.peppers,
     cache: createPrincipalCache({
       entriesMax: 100,
-      freshMs: 60_000,
+      freshMs: () => 60_000,
       outageGraceMs: 0,
       monotonicMs: () => performance.now(),
       wallClockMs: () => Date.now(),

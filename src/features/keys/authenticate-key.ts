@@ -125,6 +125,7 @@ function toLoaded(row: FoundKey): Loaded {
     principal: live ? toPrincipal(row, expiresAt) : null,
     tags: [`family:${row.family_id}`, `owner:${row.owner_id}`, `user:${row.user_id}`],
     expiresAtMs: expiresAt?.getTime() ?? null,
+    ownerEpoch: toNumber(row.owner_epoch),
   };
 }
 

@@ -5,6 +5,7 @@ import { startApplication, type TestApplication, testSecrets, until } from '../.
 import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
 import { startTcpProxy, throughProxy } from '../../../test/support/tcp-proxy.ts';
 import type { Principal } from '../../kernel/context.ts';
+import { openBus } from '../../platform/bus.ts';
 import { parseConnection } from '../../platform/connection.ts';
 import { openDatabase } from '../../platform/postgres.ts';
 import { createInvalidations } from './index.ts';
@@ -110,6 +111,13 @@ test('messages that are none of ours change nothing and end nothing', async () =
     JSON.stringify({ id: randomUUID(), tags: 'family:1' }),
     JSON.stringify({ id: randomUUID(), tags: Array(101).fill('family:1') }),
     JSON.stringify({ id: randomUUID(), tags: [{ __proto__: 1 }] }),
+    JSON.stringify({ id: randomUUID(), tags: [], epochs: { o: -1 } }),
+    JSON.stringify({ id: randomUUID(), tags: [], epochs: { o: '1' } }),
+    JSON.stringify({
+      id: randomUUID(),
+      tags: [],
+      epochs: Object.fromEntries(Array.from({ length: 21 }, (_, n) => [n, n])),
+    }),
     '"'.repeat(7_000),
   ];
   const heardBefore = two.log.named('an invalidation could not be read').length;
@@ -174,6 +182,59 @@ test('a process that serves nobody revokes on all that serve, and is not one of 
   await command.close();
 });
 
+test('rows from before an epoch that was heard of are not believed', async () => {
+  const { session } = await person();
+  const { id, key } = await knownKey(session);
+  const [{ epoch }] = await one.sql('SELECT epoch FROM users WHERE id = $1', [session.ownerId]);
+  const told = { tags: [`family:${id}`], epochs: { [session.ownerId]: Number(epoch) + 1 } };
+  await notify(JSON.stringify({ id: randomUUID(), ...told }));
+  const outcome = () =>
+    two.bearer(key).then(
+      () => 'accepted',
+      (error: { code?: string }) => error.code,
+    );
+  await until(async () => (await outcome()) === 'unavailable', 'the row is too old');
+  await one.output('keys.update', session, { id, name: 'newer' });
+  await until(async () => (await outcome()) === 'accepted', 'the row has that epoch');
+});
+
+test('a change of much goes out in as many messages as it takes, and holds where all of them were heard', async () => {
+  const { session } = await person();
+  const { id, key } = await knownKey(session);
+  const [{ instance }] = await one.sql('SELECT id AS instance FROM instances LIMIT 1');
+  const invalidations = createInvalidations({
+    database: one.app.database,
+    redis: null,
+    caches: [],
+    instanceId: null,
+    liveInstances: async () => [instance],
+    log: one.log,
+  });
+  await one.sql('UPDATE api_key_families SET revoked_at = now(), revoked_by = $2 WHERE id = $1', [id, 'test']);
+  const tags = Array.from({ length: 60 }, (_, number) => `session:${number} ${'x'.repeat(240)}` as const);
+  const ids = await one.sql('SELECT id FROM users');
+  const change = { ownerIds: ids.map((row) => row.id as string), tags: [...tags, `family:${id}` as const] };
+  const heard: string[] = [];
+  const listener = openBus({
+    connection: parseConnection(database.apiUrl),
+    channels: {
+      iora_invalidate: (payload) => heard.push(payload),
+      iora_acknowledge: (payload) => invalidations.channels.postgres['iora_acknowledge']?.(payload),
+    },
+    onConnect: () => undefined,
+    connectionTimeoutMs: 5_000,
+    applicationName: 'listener',
+  });
+  await until(() => listener.connected, 'it listens');
+  const announcement = await one.app.database.call((tx) => invalidations.announce(tx, change));
+  const { effectiveOn, of } = await announcement.settle();
+  assert.deepEqual([effectiveOn, of], [1, 1]);
+  assert.equal(heard.length, 4);
+  assert.equal(new Set(heard.flatMap((payload) => JSON.parse(payload).tags)).size, 61);
+  assert.equal(await isRefused(one, key), true);
+  await listener.close();
+});
+
 test('a revocation that is rolled back is not announced', async () => {
   const { session } = await person();
   const { id, key } = await knownKey(session);
@@ -199,6 +260,7 @@ test('what is committed is answered, also when the database is gone right after'
   const instanceId = randomUUID();
   const invalidations = createInvalidations({
     database: own,
+    redis: null,
     caches: [],
     instanceId,
     liveInstances: async () => [instanceId, randomUUID()],
@@ -214,6 +276,7 @@ test('live instances are read within the change itself', async () => {
   const asked: unknown[] = [];
   const invalidations = createInvalidations({
     database: one.app.database,
+    redis: null,
     caches: [],
     instanceId: null,
     liveInstances: async (tx) => {

@@ -18,7 +18,7 @@ function cacheOnClock(change: Partial<PrincipalCacheOptions> = {}) {
   const observed: string[] = [];
   const cache = createPrincipalCache({
     entriesMax: ENTRIES_MAX,
-    freshMs: FRESH_MS,
+    freshMs: () => FRESH_MS,
     outageGraceMs: GRACE_MS,
     monotonicMs: () => clock.monotonicMs,
     wallClockMs: () => clock.wallMs,
@@ -246,13 +246,47 @@ test('a load is not repeated for what concerns others, unless it has been away t
   }
 });
 
+test('a row older than what was heard of its owner is not believed, however late it was asked for', async () => {
+  const { cache } = cacheOnClock();
+  const row = (ownerEpoch: number | null) => loaded('one', { tags: ['family:f', 'owner:o'], ownerEpoch });
+  cache.invalidate(['family:f'], { o: 7, p: 9 });
+  cache.invalidate(['family:g'], { o: 5 });
+  let asked = 0;
+  const lagging = () => {
+    asked += 1;
+    return Promise.resolve(row(asked < 3 ? 6 : 7));
+  };
+  assert.equal((await cache.load('c', lagging))?.userId, 'one');
+  assert.equal(asked, 3);
+  await assert.rejects(cache.load('d', always(row(6))), { code: 'unavailable' });
+  assert.equal((await cache.load('e', always(row(null))))?.userId, 'one', 'nothing is known of its age');
+  // As after a restore from a backup: what counts is what the database says now.
+  cache.clear();
+  assert.equal((await cache.load('d', always(row(2))))?.userId, 'one');
+});
+
+test('how long an answer is fresh is asked anew every time', async () => {
+  let freshMs = FRESH_MS;
+  const { cache, advance } = cacheOnClock({ freshMs: () => freshMs });
+  await cache.load('c', always(loaded('one')));
+  advance(FRESH_MS / 2);
+  freshMs = FRESH_MS / 4;
+  assert.equal(cache.get('c'), undefined);
+  freshMs = FRESH_MS;
+  assert.equal(cache.get('c')?.userId, 'one');
+});
+
 /** Steps of a random history. Every credential has its own family; all have one owner. */
 const CREDENTIALS = 4;
 const credential = fc.nat({ max: CREDENTIALS - 1 });
 const step = fc.oneof(
   { weight: 4, arbitrary: fc.record({ do: fc.constant('load' as const), credential }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('get' as const), credential }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('read' as const), at: fc.nat() }) },
+  {
+    weight: 2,
+    // From the newest snapshot, or from one that many changes older.
+    arbitrary: fc.record({ do: fc.constant('read' as const), at: fc.nat(), behind: fc.constantFrom(0, 0, 1, 2) }),
+  },
   { weight: 4, arbitrary: fc.record({ do: fc.constant('answer' as const), at: fc.nat() }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('fail' as const), at: fc.nat() }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('change' as const), credential }) },
@@ -284,7 +318,11 @@ test('whatever the order of events: after an invalidation nothing older than it 
       /** The database: the version of each credential; and the oldest version that may still be answered. */
       const truth = Array.from({ length: CREDENTIALS }, () => 0);
       const oldest = Array.from({ length: CREDENTIALS }, () => 0);
-      const reads: { credential: number; seen: number | undefined; answer: PromiseWithResolvers<Loaded> }[] = [];
+      /** Every state the database was in, by the owner's epoch; a clear ends all reading of those before it. */
+      const states = [[...truth]];
+      let readableFrom = 0;
+      type Seen = { readonly version: number; readonly epoch: number };
+      const reads: { credential: number; seen: Seen | undefined; answer: PromiseWithResolvers<Loaded> }[] = [];
       const loads: { credential: number; promise: Promise<Principal | null>; oldest: number; faults: string[] }[] = [];
       let reading = 0;
 
@@ -296,10 +334,14 @@ test('whatever the order of events: after an invalidation nothing older than it 
         return answer.promise;
       };
       const take = (at: number) => reads.splice(at % Math.max(1, reads.length), 1)[0];
+      const see = (of: number, behind: number): Seen => {
+        const epoch = Math.max(readableFrom, states.length - 1 - behind);
+        return { version: states[epoch]?.[of] ?? 0, epoch };
+      };
       const answer = (read: (typeof reads)[number]) => {
-        const version = read.seen ?? truth[read.credential] ?? 0;
+        const { version, epoch } = read.seen ?? see(read.credential, 0);
         const tags: Tag[] = [`family:${read.credential}`, 'owner:o'];
-        read.answer.resolve({ principal: principal(String(version)), tags, expiresAtMs: null });
+        read.answer.resolve({ principal: principal(String(version)), tags, expiresAtMs: null, ownerEpoch: epoch });
       };
       const invalidated = (which: (of: number) => boolean) => {
         for (let of = 0; of < CREDENTIALS; of += 1) if (which(of)) oldest[of] = truth[of] ?? 0;
@@ -331,7 +373,7 @@ test('whatever the order of events: after an invalidation nothing older than it 
           if (found) assert.ok(Number(found.userId) >= (oldest[next.credential] ?? 0), 'an old answer was remembered');
         } else if (next.do === 'read') {
           const read = reads[next.at % Math.max(1, reads.length)];
-          if (read !== undefined) read.seen ??= truth[read.credential];
+          if (read !== undefined) read.seen ??= see(read.credential, next.behind);
         } else if (next.do === 'answer') {
           const read = take(next.at);
           if (read !== undefined) answer(read);
@@ -339,11 +381,14 @@ test('whatever the order of events: after an invalidation nothing older than it 
           take(next.at)?.answer.reject(new DatabaseUnavailableError(new Error('away')));
         } else if (next.do === 'change') {
           truth[next.credential] = (truth[next.credential] ?? 0) + 1;
+          states.push([...truth]);
         } else if (next.do === 'invalidate') {
-          cache.invalidate(next.by === 'owner' ? ['owner:o'] : [`family:${next.credential}`]);
+          const tag: Tag = next.by === 'owner' ? 'owner:o' : `family:${next.credential}`;
+          cache.invalidate([tag], { o: states.length - 1 });
           invalidated((of) => next.by === 'owner' || of === next.credential);
         } else if (next.do === 'clear') {
           cache.clear();
+          readableFrom = states.length - 1;
           invalidated(() => true);
         } else if (next.do === 'ticks') {
           for (let tick = 0; tick < next.count; tick += 1) await Promise.resolve();

@@ -1,10 +1,12 @@
 import type { Principal } from '../../kernel/context.ts';
 import { unavailable } from '../../kernel/errors.ts';
+import { BoundedMap } from '../../lib/bounded-map.ts';
 import { DatabaseUnavailableError } from '../../platform/postgres.ts';
 
 /**
  * Verified principals in memory: bounded, short-lived, negative answers included. A fill that started before a
- * revocation was heard is thrown away and repeated, so it can never bring a revoked credential back.
+ * revocation was heard, or whose row is older than it, is thrown away and repeated, so it can never bring a revoked
+ * credential back.
  */
 
 /** What an invalidation names: `family:ID`, `owner:ID`, `user:ID`, or `session:ID` with the provider's id of a session. */
@@ -16,13 +18,18 @@ export interface Loaded {
   readonly tags: readonly Tag[];
   /** Moment from which the credential is refused whatever the cache says. */
   readonly expiresAtMs: number | null;
+  /** Epoch of the owner that the tags name, as read with the row; without it only the order of events protects. */
+  readonly ownerEpoch?: number | null;
 }
+
+/** Owners' ids with the epoch that a change of their rights made. */
+export type Epochs = Readonly<Record<string, number>>;
 
 export interface PrincipalCacheOptions {
   /** Accepted credentials kept, and as many refused ones. */
   readonly entriesMax: number;
-  /** How long an answer is used without asking again. */
-  readonly freshMs: number;
+  /** How long an answer is used without asking again, as of now: shorter while invalidations may not be heard. */
+  readonly freshMs: () => number;
   /** How long an answer is used while the database cannot be asked. */
   readonly outageGraceMs: number;
   readonly monotonicMs: () => number;
@@ -40,7 +47,8 @@ export interface PrincipalCache {
   get(credential: string): Principal | null | undefined;
   /** Loads, keeps and answers; concurrent calls for one credential share one load. Null: refused. */
   load(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null>;
-  invalidate(tags: readonly Tag[]): void;
+  /** Drops what is known under these tags; rows of these owners from before those epochs are not believed any more. */
+  invalidate(tags: readonly Tag[], epochs?: Epochs): void;
   /** Forgets everything: after a time in which invalidations may have been missed. */
   clear(): void;
   size(): number;
@@ -54,6 +62,8 @@ interface Entry extends Loaded {
 const FILL_ATTEMPTS_MAX = 5;
 /** Invalidations remembered for fills under way; a fill that outlasts them all is repeated too. */
 const INVALIDATIONS_KEPT_MAX = 1_000;
+/** Owners whose epochs are remembered. Forgetting one loses only the check against rows read from an older snapshot. */
+const OWNERS_HEARD_MAX = 10_000;
 /** Pause between questions to a database that is away, while answers within the grace are given from memory. */
 const OUTAGE_PROBE_MS = 1_000;
 
@@ -64,6 +74,7 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
   const refused = new Map<string, Entry>();
   const loading = new Map<string, Promise<Principal | null>>();
   const invalidations: { readonly sequence: number; readonly tags: ReadonlySet<Tag> | 'all' }[] = [];
+  const epochsHeard = new BoundedMap<string, number>(OWNERS_HEARD_MAX);
   let sequence = 0;
   let outageProbeAtMs = Number.NEGATIVE_INFINITY;
 
@@ -91,7 +102,7 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
 
   function get(credential: string): Principal | null | undefined {
     const entry = find(credential);
-    if (entry === undefined || options.monotonicMs() - entry.storedAtMs >= options.freshMs) return undefined;
+    if (entry === undefined || options.monotonicMs() - entry.storedAtMs >= options.freshMs()) return undefined;
     options.observe?.('hit');
     return current(entry);
   }
@@ -112,13 +123,19 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
     );
   }
 
+  /** Whether the row was read from a snapshot in which a change already heard of had not happened, as on a standby. */
+  function outdated({ tags, ownerEpoch }: Loaded): boolean {
+    if (ownerEpoch === undefined || ownerEpoch === null) return false;
+    return tags.some((tag) => ownerEpoch < (epochsHeard.get(tag, 0) ?? 0));
+  }
+
   async function fill(credential: string, loader: () => Promise<Loaded>, settle: Settle): Promise<void> {
     for (let attempt = 1; attempt <= FILL_ATTEMPTS_MAX; attempt += 1) {
       const startedAt = sequence;
       const storedAtMs = options.monotonicMs();
       const loaded = await loader();
       outageProbeAtMs = Number.NEGATIVE_INFINITY;
-      if (overtaken(startedAt, loaded.tags)) continue;
+      if (overtaken(startedAt, loaded.tags) || outdated(loaded)) continue;
       const entry = { ...loaded, storedAtMs };
       store(credential, entry);
       return settle(current(entry));
@@ -173,9 +190,14 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       });
       return promise;
     },
-    invalidate(tags) {
+    invalidate(tags, epochs = {}) {
       const named = new Set(tags);
       remember(named);
+      for (const [ownerId, epoch] of Object.entries(epochs)) {
+        const owner: Tag = `owner:${ownerId}`;
+        const heard = epochsHeard.get(owner, 0) ?? 0;
+        epochsHeard.set(owner, Math.max(heard, epoch), Number.POSITIVE_INFINITY);
+      }
       for (const entries of [accepted, refused]) {
         for (const [credential, entry] of entries) {
           if (entry.tags.some((tag) => named.has(tag))) entries.delete(credential);
@@ -186,6 +208,8 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       remember('all');
       accepted.clear();
       refused.clear();
+      // The database may be another one now, restored from before: its epochs are the true ones.
+      epochsHeard.clear();
     },
     size: () => accepted.size + refused.size,
   };

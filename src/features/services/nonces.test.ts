@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { sql } from 'kysely';
-import { startApplication, type TestApplication } from '../../../test/support/application.ts';
+import {
+  credentialsOf,
+  startApplication,
+  type TestApplication,
+  testSecrets,
+  until,
+} from '../../../test/support/application.ts';
 import { type TestCluster, testCluster, withClient } from '../../../test/support/postgres.ts';
+import { ownRedis, withoutRedis } from '../../../test/support/redis.ts';
+import { signedHeaders } from '../../lib/service-signature.ts';
 import { runJob } from '../../main/jobs.ts';
-import { createPostgresNonces, createRedisNonces } from './index.ts';
+import { createPostgresNonces } from './index.ts';
 
 let cluster: TestCluster;
 let iora: TestApplication;
@@ -68,21 +76,42 @@ test('nonces that have expired are forgotten, in bounded rounds, the oldest firs
   assert.deepEqual(await runJob(parts, job), {}, 'a round with nothing to do does nothing');
 });
 
-test('in Redis the key is set once with its end; with Redis away nothing is accepted', async () => {
-  const set = new Map<string, number>();
-  const nonces = createRedisNonces(
-    {
-      async setOnce(key, expiresAtMs) {
-        if (set.has(key)) return false;
-        set.set(key, expiresAtMs);
-        return true;
-      },
-    },
-    'iora:',
+test('with Redis a signed call passes once over all instances, and with Redis away not at all', {
+  skip: await withoutRedis('own'),
+}, async () => {
+  const redis = await ownRedis();
+  const settings = {
+    SERVICE_SECRETS: `agent:k1:${Buffer.alloc(32, 7).toString('base64')}`,
+    REDIS_URL: redis.url,
+    REDIS_PREFIX: redis.prefix,
+  };
+  const database = await cluster.database();
+  const secrets = testSecrets();
+  const instances = [
+    await startApplication(database, { settings, secrets }),
+    await startApplication(database, { settings, secrets }),
+  ];
+  const connected = () => instances.every(({ app }) => app.redis?.connected === true);
+  await until(connected, 'both are connected to Redis');
+  const call = () => {
+    const secret = Buffer.alloc(32, 7);
+    return credentialsOf(signedHeaders({ keyId: 'k1', secret, method: 'GET', target: '/' }, Date.now()));
+  };
+
+  const one = call();
+  const answers = await Promise.allSettled(
+    Array.from({ length: 10 }, async (_, index) => instances[index % 2]?.app.authenticate(one)),
   );
-  assert.equal(await nonces.claim('k1', NONCE, 1_767_225_600_000), true);
-  assert.equal(await nonces.claim('k1', NONCE, 1_767_225_600_000), false);
-  assert.deepEqual([...set], [[`iora:nonce:k1:${NONCE}`, 1_767_225_600_000]]);
-  const away = createRedisNonces({ setOnce: () => Promise.reject(new Error('connection is closed')) }, 'iora:');
-  await assert.rejects(away.claim('k1', NONCE, 0), { code: 'unavailable' });
+  assert.equal(answers.filter(({ status }) => status === 'fulfilled').length, 1);
+  const rejected = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason.code] : []));
+  assert.deepEqual([...new Set(rejected)], ['unauthenticated']);
+  assert.deepEqual(await instances[0]?.sql('SELECT FROM service_nonces'), [], 'PostgreSQL was left alone');
+
+  await redis.kill();
+  await assert.rejects(async () => instances[0]?.app.authenticate(call()), { code: 'unavailable' });
+  await redis.restart();
+  await until(connected, 'both are connected again');
+  assert.equal((await instances[0]?.app.authenticate(call()))?.service, 'agent');
+  for (const { close } of instances) await close();
+  await redis.stop();
 });

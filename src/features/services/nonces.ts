@@ -1,5 +1,6 @@
 import { unavailable } from '../../kernel/errors.ts';
 import type { Database } from '../../platform/postgres.ts';
+import type { Redis } from '../../platform/redis.ts';
 
 /** The nonces that services have used, shared by all instances: one that is used a second time belongs to a replay. */
 export interface Nonces {
@@ -25,21 +26,15 @@ export function createPostgresNonces(database: Pick<Database, 'call'>): Nonces {
   };
 }
 
-/** What is asked of Redis. */
-export interface NonceStore {
-  /** `SET key 1 NX PXAT expiresAtMs`: true when the key was not there before. */
-  setOnce(key: string, expiresAtMs: number): Promise<boolean>;
-}
-
 /**
- * Nonces in Redis, which forgets them by itself; every key begins with `prefix`. With Redis away no signed call is accepted:
+ * Nonces in Redis, which forgets them by itself. With Redis away no signed call is accepted:
  * nonces kept somewhere else meanwhile would not stop a replay of what Redis has seen.
  */
-export function createRedisNonces(redis: NonceStore, prefix: string): Nonces {
+export function createRedisNonces(redis: Pick<Redis, 'setOnce'>): Nonces {
   return {
     async claim(keyId, nonce, expiresAtMs) {
       try {
-        return await redis.setOnce(`${prefix}nonce:${keyId}:${nonce}`, expiresAtMs);
+        return await redis.setOnce(`nonce:${keyId}:${nonce}`, expiresAtMs);
       } catch (error) {
         throw unavailable('Redis cannot say whether the nonce of a signed call is new.', error);
       }

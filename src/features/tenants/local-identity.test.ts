@@ -268,7 +268,7 @@ test('a refused person is remembered as refused', async () => {
   };
   const cache = createPrincipalCache({
     entriesMax: 10,
-    freshMs: 60_000,
+    freshMs: () => 60_000,
     outageGraceMs: 0,
     monotonicMs: () => performance.now(),
     wallClockMs: () => Date.now(),
