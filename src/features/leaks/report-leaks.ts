@@ -113,8 +113,10 @@ async function report(
 
 async function announce(tx: Transaction, { invalidations }: LeaksParts, reported: readonly ReportedKey[]) {
   const announcements = [];
-  for (let start = 0; start < reported.length; start += FAMILIES_PER_ANNOUNCEMENT) {
-    const some = reported.slice(start, start + FAMILIES_PER_ANNOUNCEMENT);
+  // Owners in one order too: announcing locks them.
+  const ordered = reported.toSorted((one, other) => (one.owner_id < other.owner_id ? -1 : 1));
+  for (let start = 0; start < ordered.length; start += FAMILIES_PER_ANNOUNCEMENT) {
+    const some = ordered.slice(start, start + FAMILIES_PER_ANNOUNCEMENT);
     announcements.push(
       await invalidations.announce(tx, {
         ownerIds: [...new Set(some.map((key) => key.owner_id))],
