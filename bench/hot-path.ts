@@ -2,7 +2,8 @@
 // cache, logged and written down as usage.
 import type { Benchmark } from './benchmark.ts';
 import { type Comparison, compareServers } from './compare-servers.ts';
-import { median, rounded } from './statistics.ts';
+import { describeSide, medianOf } from './side-by-side.ts';
+import { rounded } from './statistics.ts';
 
 const METHOD =
   'POST /tools/get_price with an API key, as the server program answers it (key from memory, minute and month limit, cached price of the ' +
@@ -54,20 +55,13 @@ export const hotPath: Benchmark = {
 };
 
 function figuresOf(asIs: Comparison, quiet: Comparison): Record<string, string | number> {
-  const of = (side: 'bare' | 'iora', figure: Exclude<keyof Comparison['rounds'][number]['bare'], 'statuses'>) =>
-    rounded(median(asIs.rounds.map((round) => round[side][figure])));
-  const answers = (side: 'bare' | 'iora') =>
-    `${of(side, 'answersPerSecond')} answers/s, p50 ${of(side, 'p50Ms')} ms, p99 ${of(side, 'p99Ms')} ms, ` +
-    `${of(side, 'serverCpuUsPerAnswer')} us of processor time each`;
-  const both = (figure: 'loadCpuShare' | 'serverCpuShare') =>
-    `${of('bare', figure)} for the bare server, ${of('iora', figure)} for IORA`;
+  const loadShare = (side: 'bare' | 'iora') => rounded(medianOf(asIs.rounds, side, 'loadCpuShare'));
   return {
-    'bare server': answers('bare'),
-    IORA: answers('iora'),
-    'ratio by round': asIs.rounds.map(({ ratio }) => ratio).join(' '),
+    'bare server': describeSide(asIs.rounds, 'bare'),
+    IORA: describeSide(asIs.rounds, 'iora'),
+    'ratio by round': asIs.ratiosByRound.join(' '),
     'ratio with LOG_LEVEL=warn': quiet.ratio,
-    "servers' use of their core": both('serverCpuShare'),
-    "load program's use of its core": both('loadCpuShare'),
+    "load program's use of its core": `${loadShare('bare')} for the bare server, ${loadShare('iora')} for IORA`,
     'PostgreSQL, seconds by core': JSON.stringify(asIs.postgresSecondsByCore),
     ...Object.fromEntries(Object.entries(asIs.durability).map(([name, setting]) => [`PostgreSQL ${name}`, setting])),
   };

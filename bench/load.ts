@@ -1,12 +1,15 @@
 // The load generator, a program of its own: it is sent one order at a time and answers each with a report. It speaks just
 // enough HTTP/1.1 for servers that give `Content-Length`: anything richer would cost more than the servers it measures.
 import { connect, type Socket } from 'node:net';
+import { signedPriceRequest } from './price-request.ts';
 
 /** What to send and for how long. Comes over the parent's channel, because a request may hold a key. */
 export interface LoadOrder {
   readonly port: number;
   /** The whole request, the same bytes every time. */
   readonly request: string;
+  /** Signs every request anew instead, since a signature is taken once. */
+  readonly signing?: { readonly keyId: string; readonly secretBase64: string } | undefined;
   /** Each has one request under way at any time. */
   readonly connections: number;
   /** Sent before the clock starts, counted only in `statuses`. */
@@ -38,7 +41,7 @@ const CONTENT_LENGTH = /\r\ncontent-length: *(\d+)/i;
 
 /** Puts one server under load. Throws when a connection fails, and when answers stay out or cannot be read. */
 async function run(order: LoadOrder): Promise<LoadReport> {
-  const request = Buffer.from(order.request, 'latin1');
+  const nextRequest = requestMaker(order);
   const statuses = new Map<string, number>();
   const buckets = new Uint32Array(BUCKETS + 1);
   const sockets = await Promise.all(Array.from({ length: order.connections }, () => open(order.port)));
@@ -72,7 +75,7 @@ async function run(order: LoadOrder): Promise<LoadReport> {
         }
         if (now < endsAt) {
           sentAt = now;
-          socket.send(request);
+          socket.send(nextRequest());
           return;
         }
         if (busy === sockets.length) {
@@ -84,7 +87,7 @@ async function run(order: LoadOrder): Promise<LoadReport> {
         clearTimeout(drained);
         resolve();
       };
-      socket.send(request);
+      socket.send(nextRequest());
     }
   }).finally(() => {
     for (const socket of sockets) socket.close();
@@ -96,6 +99,15 @@ async function run(order: LoadOrder): Promise<LoadReport> {
     p99Ms: quantileMs(buckets, measured, 0.99),
     cpuShare,
   };
+}
+
+function requestMaker({ request, signing }: LoadOrder): () => Buffer {
+  if (signing === undefined) {
+    const bytes = Buffer.from(request, 'latin1');
+    return () => bytes;
+  }
+  const signer = { keyId: signing.keyId, secret: Buffer.from(signing.secretBase64, 'base64') };
+  return () => Buffer.from(signedPriceRequest(signer), 'latin1');
 }
 
 interface LoadSocket {

@@ -28,6 +28,7 @@ interface FoundOwner {
   readonly requests_per_minute: number | null;
   readonly requests_per_month: string | null;
   readonly max_api_keys: number;
+  readonly owner_epoch: string;
 }
 
 /** The service on behalf of that tenant; a null principal for one that is unknown, deactivated or suspended. */
@@ -52,6 +53,7 @@ export async function loadForTenant(database: Database, service: string, tenant:
         : null,
     tags: isOrganization ? [`owner:${tenant}`] : [`owner:${tenant}`, `user:${tenant}`],
     expiresAtMs: null,
+    ownerEpoch: row === undefined ? null : Number(row.owner_epoch),
   };
 }
 

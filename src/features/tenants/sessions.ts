@@ -36,5 +36,6 @@ async function load(people: People, claims: PersonClaims, admin: boolean): Promi
     principal: person.active ? sessionPrincipal(person, admin) : null,
     tags: [`owner:${person.ownerId}`, `user:${person.userId}`, ...ofSession],
     expiresAtMs: null,
+    ownerEpoch: person.ownerEpoch,
   };
 }

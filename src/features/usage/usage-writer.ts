@@ -176,6 +176,7 @@ function toColumns({ id, event }: Row) {
     cost: event.cost,
     billable: principal.key?.environment !== 'test',
     request_id: event.requestId,
+    request_metadata: principal.service === null ? null : { service: principal.service },
     created_at: new Date(event.createdAtMs).toISOString(),
   };
 }
