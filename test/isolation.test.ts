@@ -26,7 +26,16 @@ const refused = '42501';
 const violated = '23514';
 
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
-const definersOfTheService = ['bump_epochs', 'find_api_key', 'record_key_use', 'record_usage', 'resolve_person'];
+const definersOfTheService = [
+  'bump_epochs',
+  'count_keys_by_pepper',
+  'end_idle_overlaps',
+  'expire_keys',
+  'find_api_key',
+  'record_key_use',
+  'record_usage',
+  'resolve_person',
+];
 
 let cluster: TestCluster;
 let database: TestDatabase;
