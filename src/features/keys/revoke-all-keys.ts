@@ -6,6 +6,7 @@ import { defineOperation } from '../../kernel/operation.ts';
 import type { Transaction } from '../../platform/postgres.ts';
 import { lockKeysOf } from './create-key.ts';
 import type { KeysParts } from './index.ts';
+import { lockSecrets } from './lock-secrets.ts';
 
 /** Ids that the audit row names: as many as the largest tier has keys. */
 const IDS_NAMED_MAX = 500;
@@ -96,20 +97,11 @@ interface Revoked {
 
 async function revokeSecrets(tx: Transaction, { ownerId, ids, revokedAt }: Revoked): Promise<void> {
   if (ids.length === 0) return;
-  // In the order of their ids, like whoever counts their uses, so that the two never wait for each other in a circle.
-  const secrets = await tx
-    .selectFrom('api_keys')
-    .where('owner_id', '=', ownerId)
-    .where(sql<boolean>`family_id = any(${ids}::uuid[])`)
-    .where('is_active', '=', true)
-    .select('id')
-    .orderBy('id')
-    .forUpdate()
-    .execute();
+  const secretIds = await lockSecrets(tx, { ownerId, familyIds: ids });
   await tx
     .updateTable('api_keys')
     .set({ is_active: false, revoked_at: revokedAt })
     .where('owner_id', '=', ownerId)
-    .where(sql<boolean>`id = any(${secrets.map(({ id }) => id)}::uuid[])`)
+    .where(sql<boolean>`id = any(${secretIds}::uuid[])`)
     .execute();
 }

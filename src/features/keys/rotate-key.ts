@@ -9,6 +9,7 @@ import type { Transaction } from '../../platform/postgres.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { assertNotStronger, keyIdSchema, keySchema, toKeyRecord } from './key-record.ts';
+import { lockSecrets } from './lock-secrets.ts';
 import { earliest, secretSchema } from './secret-record.ts';
 
 const SECOND_MS = 1_000;
@@ -80,10 +81,11 @@ export const rotateKey = (parts: KeysParts) =>
     example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77', overlapSeconds: 3_600 },
     async run(context, { id: asked, overlapSeconds, finishWhenIdle }) {
       const tx = writing(context);
-      const nowMs = parts.wallClockMs();
-      const now = new Date(nowMs);
       const { ownerId, orgId } = context.principal;
       const family = await familyOrNotFound(tx, context, asked, 'lock');
+      // Not before: rotations of one key come one after the other, and so do their moments.
+      const nowMs = parts.wallClockMs();
+      const now = new Date(nowMs);
       const record = toKeyRecord(family, nowMs);
       const { id, name, environment, permissions } = record;
       context.audit.resourceId = id;
@@ -92,6 +94,7 @@ export const rotateKey = (parts: KeysParts) =>
       // The answer holds a secret that works, so the caller must be able to make such a key.
       assertNotStronger(context, { ...record, expiresAt: family.expires_at });
 
+      await lockSecrets(tx, { ownerId, familyIds: [id] });
       await parts.use.record(tx, id);
       const older = await workingSecrets(tx, { ownerId, id, now });
       const until = new Date(nowMs + overlapSeconds * SECOND_MS);
