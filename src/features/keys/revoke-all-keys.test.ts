@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { startApplication, type TestApplication, testSecrets } from '../../../test/support/application.ts';
+import { startApplication, type TestApplication, testSecrets, until } from '../../../test/support/application.ts';
 import { type TestCluster, testCluster } from '../../../test/support/postgres.ts';
 import type { Principal } from '../../kernel/context.ts';
+import { lockKeysOf } from './create-key.ts';
 import type { KeyRecord } from './key-record.ts';
 
 const options = { secrets: testSecrets(), settings: { KEY_CACHE_TTL: '60' } };
@@ -120,7 +121,31 @@ test('a member revokes its own only, a viewer and a key without the permission n
   assert.deepEqual([await refused(ofOwner.key), await refused(ofMember.key)], [false, true]);
 });
 
-test('no key made or rotated at the same moment slips past', async () => {
+test('a key that is being made is waited for and revoked too; one that was revoked meanwhile makes none any more', async () => {
+  const { owner } = await organization();
+  const calling = await knownKey(owner, { permissions: ['keys:write', 'tools:read'] });
+  const underWay = await iora.bearer(calling.key);
+  let answer: Promise<Revoked> | undefined;
+  await iora.app.database.write(owner, async (tx) => {
+    await lockKeysOf(tx, owner.ownerId);
+    answer = revokeAll(owner);
+    await until(async () => {
+      const [row] = await iora.sql(
+        `SELECT count(*)::int AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`,
+      );
+      return row.n === 1;
+    }, 'the revocation waits for the creation');
+    await tx
+      .insertInto('api_key_families')
+      .values({ user_id: owner.userId ?? '', org_id: owner.orgId, name: 'under way', environment: 'live' })
+      .execute();
+  });
+  assert.equal((await answer)?.revoked, 2);
+  const outcome = await iora.call('keys.create', underWay, { name: 'x' });
+  assert.equal(outcome.ok ? 'ok' : outcome.error.code, 'unauthenticated');
+});
+
+test('a key made or rotated at the same moment works exactly where it is listed as active', async () => {
   const { owner } = await organization();
   for (let round = 0; round < 5; round += 1) {
     const first = await knownKey(owner);
