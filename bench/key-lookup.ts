@@ -145,7 +145,7 @@ async function populate(postgres: TemporaryPostgres, { keys, rounds, lookupsPerR
       monotonicMs: () => performance.now(),
       wallClockMs: () => Date.now(),
     }),
-    use: { touch: () => undefined, flush: () => Promise.resolve(), close: () => Promise.resolve() },
+    use: { touch: () => undefined },
   });
   let unused: string[] = [];
   const population: Population = {

@@ -28,6 +28,9 @@ const violated = '23514';
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
 const definersOfTheService = [
   'bump_epochs',
+  'count_keys_by_pepper',
+  'end_idle_overlaps',
+  'expire_keys',
   'find_api_key',
   'find_owner',
   'forget_service_nonces',

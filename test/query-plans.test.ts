@@ -122,6 +122,22 @@ const served: readonly [role: string, query: string, index: string][] = [
     'api_key_families_live_idx',
   ],
   ['iora_api', `SELECT id FROM api_keys WHERE family_id = '${tenant.familyId}'`, 'api_keys_family_idx'],
+  [
+    'iora_owner',
+    `SELECT * FROM api_key_families WHERE revoked_at IS NULL AND expired_at IS NULL AND expires_at <= now() ORDER BY expires_at LIMIT 10 FOR UPDATE`,
+    'api_key_families_expiry_idx',
+  ],
+  [
+    'iora_owner',
+    `SELECT * FROM api_key_families WHERE tombstoned_at IS NULL AND least(revoked_at, expires_at) <= now() - interval '90 days'
+     ORDER BY least(revoked_at, expires_at) LIMIT 10 FOR UPDATE`,
+    'api_key_families_ended_idx',
+  ],
+  [
+    'iora_owner',
+    `SELECT * FROM api_keys WHERE ends_when_idle AND is_active AND superseded_at <= now() ORDER BY superseded_at LIMIT 10 FOR UPDATE`,
+    'api_keys_idle_idx',
+  ],
   ['iora_api', `SELECT sum(cost) FROM usage_logs WHERE ${thisMonth}`, 'usage_logs_owner_idx'],
   ['iora_api', 'SELECT * FROM audit_logs ORDER BY created_at DESC, id DESC LIMIT 100', 'audit_logs_owner_idx'],
   ['iora_api', 'SELECT id FROM billing_events ORDER BY created_at DESC LIMIT 100', 'billing_events_owner_idx'],
@@ -160,6 +176,7 @@ test('every index of ours is there for a query named here', async () => {
   );
   const used = new Set(served.map(([, , index]) => index));
   const keys = [
+    'api_key_expiry_notices_pkey',
     'api_key_families_pkey',
     'api_keys_key_hash_key', // the test below
     'api_keys_pkey',

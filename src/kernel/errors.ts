@@ -15,6 +15,7 @@ export const errorTable = {
   request_timeout: { status: 408, title: 'The request took too long to arrive', retryable: true },
   already_exists: { status: 409, title: 'It exists already', retryable: false },
   key_limit_reached: { status: 409, title: 'The maximum number of API keys is reached', retryable: false },
+  rotation_in_progress: { status: 409, title: 'Too many secrets of this key work already', retryable: false },
   payload_too_large: { status: 413, title: 'The request body is too large', retryable: false },
   uri_too_long: { status: 414, title: 'The request path is too long', retryable: false },
   unsupported_media_type: { status: 415, title: 'The media type is not supported', retryable: false },

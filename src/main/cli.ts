@@ -34,6 +34,8 @@ const exitCode = await runCli(process.argv.slice(2), {
     migrateStatus: async () => (await import('./commands/migrate.ts')).status(),
     migrateNew: async (given) => (await import('./commands/migrate.ts')).create(given),
     authToken: async (given) => (await import('./commands/auth-token.ts')).token(given),
+    keysInspect: async () => (await import('./commands/keys.ts')).inspect(),
+    keysPeppers: async () => (await import('./commands/keys.ts')).peppers(),
     health: async () => (await import('./commands/health.ts')).health(),
     config: async () => (await import('./commands/config.ts')).config(),
   },

@@ -169,7 +169,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
 
   const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX, monotonicMs });
   const { operations, endpoints, jobs } = createFeatures({
-    keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
+    keys: { database, peppers: secrets.peppers, invalidations, use: keyUse, admission, log, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
     leaks: { peppers: secrets.peppers, invalidations, policy: config.LEAKED_KEYS },
     market: {

@@ -25,6 +25,14 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface ApiKeyExpiryNotices {
+  days: number;
+  expires_at: Timestamp;
+  family_id: string;
+  owner_id: string;
+  told_at: Generated<Timestamp>;
+}
+
 export interface ApiKeyFamilies {
   allowed_cidrs: Generated<string[]>;
   created_at: Generated<Timestamp>;
@@ -241,6 +249,7 @@ export interface Users {
 }
 
 export interface DB {
+  api_key_expiry_notices: ApiKeyExpiryNotices;
   api_key_families: ApiKeyFamilies;
   api_keys: ApiKeys;
   audit_logs: AuditLogs;

@@ -23,15 +23,21 @@ const HANGING_AFTER_MS = 60_000;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** Starts a command. Of the surroundings it sees nothing but what a process needs, and the settings given. */
-export function startCli(words: readonly string[], settings: Readonly<Record<string, string>>): CliProcess {
+/**
+ * Starts a command. Of the surroundings it sees nothing but what a process needs, and the settings given. Its standard input
+ * is empty unless text is given.
+ */
+export function startCli(words: readonly string[], settings: Readonly<Record<string, string>>, input = ''): CliProcess {
   const child = spawn(process.execPath, ['src/main/cli.ts', ...words], {
     cwd: root,
     env: cleanEnvironment({ MARKET_SOURCES: 'simulated', ...settings }),
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
     timeout: HANGING_AFTER_MS,
     killSignal: 'SIGKILL',
   });
+  // Most commands end without having read it.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
   const output = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     output.stdout += text;
@@ -55,6 +61,10 @@ export function startCli(words: readonly string[], settings: Readonly<Record<str
 }
 
 /** Runs a command to its end. */
-export function runCli(words: readonly string[], settings: Readonly<Record<string, string>>): Promise<CliRun> {
-  return startCli(words, settings).ended;
+export function runCli(
+  words: readonly string[],
+  settings: Readonly<Record<string, string>>,
+  input?: string,
+): Promise<CliRun> {
+  return startCli(words, settings, input).ended;
 }

@@ -49,6 +49,17 @@ export const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
     { weight: 1, arbitrary: fc.uuid() },
     { weight: 1, arbitrary: reference(['liveKey'], ['cut short', 'continued', 'one character changed']) },
   ),
+  createdBy: fc.oneof(
+    { weight: 6, arbitrary: reference(['person'], ['as it is']) },
+    { weight: 1, arbitrary: fc.stringMatching(/^user_[0-9a-f]{32}$/) },
+    { weight: 1, arbitrary: reference(['person'], ['cut short', 'continued', 'one character changed']) },
+  ),
+  // In canonical form, so that the answer can be held against it.
+  allowedCidrs: fc.oneof(
+    fc.integer({ min: 0, max: 255 }).map((byte) => `198.51.${byte}.0/24`),
+    fc.integer({ min: 1, max: 0xffff }).map((group) => `2001:db8:${group.toString(16)}::/48`),
+    fc.constantFrom('0.0.0.0/0', '::/0', '192.0.2.7/32', '::1/128'),
+  ),
   cursor: fc.oneof(
     { weight: 6, arbitrary: reference(['cursor'], ['as it is']) },
     { weight: 1, arbitrary: reference(['foreignCursor'], ['as it is']) },

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Principal } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
-import type { TestApplication } from './application.ts';
+import { credentialsOf, type TestApplication } from './application.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import { comparable, findDifference, isCapable, type Sent } from './property-agreement.ts';
 import { type Carrier, isFields, type Style } from './property-answers.ts';
@@ -76,11 +76,19 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
     const made = operation.name === 'keys.create' ? succeeded.length : 0;
     assert.equal(after.keys, (before?.keys ?? 0) + made, 'keys were made that no answer tells of');
     // Of changes only the last one still stands.
-    const standing = sent.filter(({ answer }) => answer.code === 'ok').slice(operation.name === 'keys.update' ? -1 : 0);
+    const onlyLast = operation.name === 'keys.update' || operation.name === 'keys.rotate';
+    const standing = sent.filter(({ answer }) => answer.code === 'ok').slice(onlyLast ? -1 : 0);
     for (const one of standing) if (caller.principal !== null) await assertEffect(one, caller.principal);
     if (operation.name === 'keys.revoke' && succeeded.length > 0 && isFields(input) && target !== undefined) {
       await assert.rejects(app.bearer(target), { code: 'unauthenticated' }, 'a revoked key still works');
       await world.replace(String(input['id']));
+      return;
+    }
+    if (operation.name === 'keys.rotate' && succeeded.length > 0 && isFields(input)) {
+      await world.finishRotation(String(input['id']));
+    }
+    if (operation.name === 'keys.revoke_all' && succeeded.length > 0) {
+      await world.revive();
       return;
     }
     state = after;
@@ -130,13 +138,20 @@ export function createCaseRunner(parts: CaseParts): (given: Case) => Promise<voi
 
   /** What was asked for has to be answered, what was answered to be kept, and a key that was given has to work. */
   async function assertEffect({ sending, answer: { output } }: Sent, principal: Principal): Promise<void> {
-    if (!isFields(output) || (operation.name !== 'keys.create' && operation.name !== 'keys.update')) return;
-    const { key, updatedAt: _one, lastUsedAt: _two, ...shown } = output;
+    if (!isFields(output) || !['keys.create', 'keys.update', 'keys.rotate'].includes(operation.name)) return;
+    const { key, updatedAt: _one, lastUsedAt: _two, createdAt: _three, ...rest } = output;
+    // What a rotation says of itself and of the secrets before it is no field of the key.
+    const { previous: _four, effectiveOn: _five, of: _six, ms: _seven, ...shown } = rest;
     const { expiresAt: _moment, id: _spelling, ...asked } = sending.expected ?? {};
     const answered = Object.keys(asked).filter((name) => Object.hasOwn(output, name));
     for (const name of answered) assert.deepEqual(output[name], asked[name], `${name} is not what was asked for`);
     const kept = await app.output<Fields>('keys.get', principal, { id: output['id'] });
     assert.deepEqual(Object.fromEntries(Object.keys(shown).map((name) => [name, kept[name]])), shown);
-    if (typeof key === 'string') assert.equal((await app.bearer(key)).key?.id, output['id'], 'a new key does not work');
+    if (typeof key !== 'string') return;
+    // From wherever it may be used; the first address of a network is one of them.
+    const networks = Array.isArray(kept['allowedCidrs']) ? kept['allowedCidrs'] : [];
+    const ipAddress = String(networks[0] ?? '192.0.2.1').split('/')[0] ?? null;
+    const used = await app.app.authenticate(credentialsOf({ authorization: `Bearer ${key}` }, { ipAddress }));
+    assert.equal(used.key?.id, output['id'], 'a new key does not work');
   }
 }

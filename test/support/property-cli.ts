@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import type { Call, Principal } from '../../src/kernel/context.ts';
 import type { Invoke } from '../../src/kernel/invoke.ts';
 import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
+import { kebab } from '../../src/transports/cli/flags.ts';
 import { type CliParts, runCli } from '../../src/transports/cli/program.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import {
@@ -136,8 +137,12 @@ function toWords(
     } else if (operation.route.path.includes(`{${name}}`)) {
       positionals.push(asText(value));
       expected[name] = asText(value);
+    } else if (typesOf(property).includes('boolean')) {
+      if (typeof value !== 'boolean') return 'a switch takes no value';
+      flags.push(`--${value ? '' : 'no-'}${kebab(name)}`);
+      expected[name] = value;
     } else {
-      const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+      const flag = `--${kebab(name)}`;
       const texts =
         Array.isArray(value) && typesOf(property).includes('array') ? listTexts(value, spaced) : [asText(value)];
       for (const text of texts) flags.push(...(spaced ? [flag, text] : [`${flag}=${text}`]));

@@ -5,7 +5,7 @@ import { LOCAL_ISSUER, operatorPrincipal } from '../../src/features/tenants/inde
 import { type Principal, servicePermissions, tenantPermissions } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import { signedHeaders } from '../../src/lib/service-signature.ts';
-import type { TestApplication } from './application.ts';
+import { type TestApplication, until } from './application.ts';
 import type { Reference, ReferenceKind } from './references.ts';
 
 export interface Caller {
@@ -38,6 +38,10 @@ export interface World {
   liveKey(id: string): string | undefined;
   /** Puts a new live key in the place of one that was revoked. */
   replace(id: string): Promise<void>;
+  /** Ends all secrets of the key but the newest, so that it can be rotated again. */
+  finishRotation(id: string): Promise<void>;
+  /** Takes a revocation of all keys back, which no caller could, so that the keys among the callers work again. */
+  revive(): Promise<void>;
   /** What refused calls must not change: the keys of all watched owners, by their number and their last change. */
   state(): Promise<KeysState>;
 }
@@ -174,26 +178,29 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     expiredKey: () => [expired.id],
     colleagueKey: () => [colleague.id],
     foreignKey: () => foreign.map(({ id }) => id),
+    person: () => [owner, member, foreigner].flatMap(({ principal }) => principal.userId ?? []),
     cursor: () => ownCursors,
     foreignCursor: () => foreignCursors,
   };
   const ownerIds = [owner, foreigner, spent, hurried, full].map(({ principal }) => principal.ownerId);
 
+  const callers: readonly Caller[] = [
+    owner,
+    member,
+    viewer,
+    await keyCaller('key that may all', owner),
+    await keyCaller('key that reads', owner, { permissions: ['tools:read'] }),
+    await keyCaller('test key', owner, { permissions, environment: 'test' }),
+    await keyCaller('key without quota', spent, undefined, true),
+    await keyCaller('key in a hurry', hurried, undefined, true),
+    { ...full, name: 'owner of all keys allowed' },
+    // Over one transport alone, so only where nobody else is let through.
+    ...(operation.callers?.includes('service') === true ? [service] : []),
+    { ...owner, name: 'nobody', credential: misspelt(foreign[0]?.key ?? ''), principal: null, operator: null },
+  ];
+
   return {
-    callers: [
-      owner,
-      member,
-      viewer,
-      await keyCaller('key that may all', owner),
-      await keyCaller('key that reads', owner, { permissions: ['tools:read'] }),
-      await keyCaller('test key', owner, { permissions, environment: 'test' }),
-      await keyCaller('key without quota', spent, undefined, true),
-      await keyCaller('key in a hurry', hurried, undefined, true),
-      { ...full, name: 'owner of all keys allowed' },
-      // Over one transport alone, so only where nobody else is let through.
-      ...(operation.callers?.includes('service') === true ? [service] : []),
-      { ...owner, name: 'nobody', credential: misspelt(foreign[0]?.key ?? ''), principal: null, operator: null },
-    ],
+    callers,
     foreignMark,
     ownerIds,
     owner: owner.principal,
@@ -205,6 +212,31 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     async replace(id) {
       const at = live.findIndex((made) => made.id === id.toLowerCase());
       live[at] = await createKey(owner.principal, { name: 'replacement' });
+    },
+    async finishRotation(id) {
+      await app.sql(
+        'UPDATE api_keys SET is_active = false WHERE family_id::text = lower($1) AND superseded_at IS NOT NULL',
+        [id],
+      );
+    },
+    async revive() {
+      await app.sql(
+        `WITH families AS (UPDATE api_key_families SET revoked_at = NULL, revoked_by = NULL
+                           WHERE owner_id = ANY ($1) AND revoked_at IS NOT NULL AND id <> $2 RETURNING id)
+         UPDATE api_keys SET is_active = true, revoked_at = NULL WHERE family_id IN (SELECT id FROM families)`,
+        [ownerIds, revoked.id],
+      );
+      const tags = ownerIds.map((id) => `owner:${id}`);
+      await app.sql(`SELECT pg_notify('iora_invalidate', $1)`, [JSON.stringify({ id: randomUUID(), tags })]);
+      for (const { principal, credential } of callers) {
+        if (principal?.kind !== 'api_key') continue;
+        const isKnown = () =>
+          app.bearer(credential).then(
+            () => true,
+            () => false,
+          );
+        await until(isKnown, 'a revived key works');
+      }
     },
     async state() {
       const [state] = await app.sql(

@@ -2,13 +2,14 @@
 // references, whatever ids the keys have this time.
 import fc from 'fast-check';
 
-/** What a caller may name that lies in the database: keys of its owner, of a colleague, of another tenant; cursors. */
+/** What a caller may name that lies in the database: keys of its owner, of a colleague, of another tenant; people; cursors. */
 export type ReferenceKind =
   | 'liveKey'
   | 'revokedKey'
   | 'expiredKey'
   | 'colleagueKey'
   | 'foreignKey'
+  | 'person'
   | 'cursor'
   | 'foreignCursor';
 

@@ -75,6 +75,7 @@ function rowsOf({
       pepper_version: 1,
       key_prefix: `iora_pk_live_${marker}`,
     },
+    api_key_expiry_notices: { owner_id: orgId, family_id: familyId, expires_at: now, days: 7 },
     usage_logs: {
       id: `${marker}-0000-4000-8000-000000000003`,
       user_id: userId,

@@ -49,7 +49,7 @@ function counting() {
       monotonicMs: () => performance.now(),
       wallClockMs: () => Date.now(),
     }),
-    use: { touch: (id) => count.touched.push(id), flush: async () => undefined, close: async () => undefined },
+    use: { touch: ({ secretId }) => count.touched.push(secretId) },
   });
   return { authenticate: async (key: string) => authenticate(key, '192.0.2.1'), count };
 }

@@ -20,7 +20,7 @@ export interface AuthenticateKeyParts {
   readonly database: Database;
   readonly peppers: Peppers;
   readonly cache: PrincipalCache;
-  readonly use: KeyUse;
+  readonly use: Pick<KeyUse, 'touch'>;
 }
 
 /**
@@ -34,7 +34,7 @@ export function createKeyAuthenticator(
     if (principal === null) throw unauthenticated();
     if (principal.key !== null) {
       if (principal.key.allowedCidrs.length > 0) assertAllowed(principal.key, ipAddress);
-      parts.use.touch(principal.key.secretId);
+      parts.use.touch(principal.key);
     }
     return principal;
   }
@@ -62,13 +62,14 @@ export function unauthenticated(): AppError {
 }
 
 /** What `find_api_key` answers. */
-interface FoundKey {
+export interface FoundKey {
   readonly secret_id: string;
   readonly family_id: string;
   readonly name: string;
   readonly environment: 'live' | 'test';
   readonly permissions: string[];
   readonly key_prefix: string;
+  readonly pepper_version: number;
   readonly secret_is_active: boolean;
   readonly secret_expires_at: Date | null;
   readonly secret_revoked_at: Date | null;
@@ -93,27 +94,36 @@ interface FoundKey {
 
 const UNKNOWN: Loaded = { principal: null, tags: [], expiresAtMs: null };
 
-async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
-  const [newest] = parts.peppers;
+/** The key, under whichever pepper it hangs; undefined when nobody made it. */
+export async function lookUpKey(
+  { peppers, database }: Pick<AuthenticateKeyParts, 'peppers' | 'database'>,
+  key: string,
+): Promise<FoundKey | undefined> {
+  const [newest] = peppers;
   // The newest is asked once more at the end: another instance may have moved the key to it in between.
-  const peppers = parts.peppers.length === 1 ? parts.peppers : [...parts.peppers, newest];
-  for (const pepper of peppers) {
-    const [row] = await parts.database.callWithHash<FoundKey>('find_api_key', hashKey(key, pepper.secret));
-    if (row === undefined) continue;
-    // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
-    if (pepper !== newest) {
-      await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
-        tx
-          .updateTable('api_keys')
-          .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
-          .where('id', '=', row.secret_id)
-          .where('owner_id', '=', row.owner_id)
-          .execute(),
-      );
-    }
-    return toLoaded(row);
+  for (const pepper of peppers.length === 1 ? peppers : [...peppers, newest]) {
+    const [row] = await database.callWithHash<FoundKey>('find_api_key', hashKey(key, pepper.secret));
+    if (row !== undefined) return row;
   }
-  return UNKNOWN;
+  return undefined;
+}
+
+async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
+  const row = await lookUpKey(parts, key);
+  if (row === undefined) return UNKNOWN;
+  const [newest] = parts.peppers;
+  // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
+  if (row.pepper_version !== newest.version) {
+    await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
+      tx
+        .updateTable('api_keys')
+        .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
+        .where('id', '=', row.secret_id)
+        .where('owner_id', '=', row.owner_id)
+        .execute(),
+    );
+  }
+  return toLoaded(row);
 }
 
 function toLoaded(row: FoundKey): Loaded {

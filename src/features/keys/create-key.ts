@@ -7,8 +7,16 @@ import { generateKey, keyPrefix } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { unauthenticated } from './authenticate-key.ts';
 import type { KeysParts } from './index.ts';
-import { assertNotStronger, keySchema, nameSchema, ownLimitSchema, permissionsSchema } from './key-record.ts';
+import {
+  allowedCidrsSchema,
+  assertNotStronger,
+  keySchema,
+  nameSchema,
+  ownLimitSchema,
+  permissionsSchema,
+} from './key-record.ts';
 
 const input = z.strictObject({
   name: nameSchema.describe('What the key is for'),
@@ -22,6 +30,9 @@ const input = z.strictObject({
   expiresAt: z.iso.datetime({ offset: true }).optional().describe('From then on the key is refused'),
   requestsPerMinute: ownLimitSchema.optional().describe("A limit of the key's own, below the owner's"),
   requestsPerMonth: ownLimitSchema.optional().describe("A quota of the key's own, below the owner's"),
+  allowedCidrs: allowedCidrsSchema
+    .default([])
+    .describe('Networks or addresses the key may be used from; none named means any'),
 });
 
 const shown = keySchema.shape;
@@ -65,6 +76,8 @@ export const createKey = (parts: KeysParts) =>
         requestsPerMinute: request.requestsPerMinute ?? null,
         requestsPerMonth: request.requestsPerMonth ?? null,
       });
+      await lockKeysOf(tx, context.principal.ownerId);
+      await assertCallerLives(tx, context);
       await assertBelowMaximum(tx, context);
 
       const { orgId } = context.principal;
@@ -85,6 +98,7 @@ export const createKey = (parts: KeysParts) =>
           requests_per_minute: request.requestsPerMinute ?? null,
           requests_per_month: request.requestsPerMonth ?? null,
           expires_at: expiresAt,
+          allowed_cidrs: request.allowedCidrs,
         })
         .returning('created_at')
         .executeTakeFirstOrThrow();
@@ -100,7 +114,7 @@ export const createKey = (parts: KeysParts) =>
           key_prefix: keyPrefix(key),
         })
         .execute();
-      const { permissions, environment, name } = request;
+      const { permissions, environment, name, allowedCidrs } = request;
       context.audit.resourceId = id;
       context.audit.changes = {
         name,
@@ -108,6 +122,7 @@ export const createKey = (parts: KeysParts) =>
         permissions,
         keyPrefix: keyPrefix(key),
         expiresAt: expiresAt?.toISOString() ?? null,
+        allowedCidrs,
       };
       return {
         id,
@@ -138,12 +153,32 @@ export function futureMoment(text: string | null | undefined, nowMs: number): Da
 }
 
 /**
- * Refuses when the owner has as many live keys as its tier allows. The lock, held until the transaction ends, lets
- * creations of one owner pass one at a time, so that two at once cannot both take the last place.
+ * Until the transaction ends, nobody else makes a key of this owner or revokes all of them: two creations cannot both take
+ * the last place, and none slips past a revocation of everything.
  */
+export async function lockKeysOf(tx: Transaction, ownerId: string): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(${`api_keys:${ownerId}`}, 0))`.execute(tx);
+}
+
+/**
+ * Refuses a key that was revoked while its call was under way: what it makes now would outlive a revocation of everything.
+ * Throws `unauthenticated`.
+ */
+async function assertCallerLives(tx: Transaction, { principal: { key, ownerId } }: Context): Promise<void> {
+  if (key === null) return;
+  const found = await tx
+    .selectFrom('api_key_families')
+    .where('owner_id', '=', ownerId)
+    .where('id', '=', key.id)
+    .where('revoked_at', 'is', null)
+    .select('id')
+    .executeTakeFirst();
+  if (found === undefined) throw unauthenticated();
+}
+
+/** Refuses when the owner has as many live keys as its tier allows. */
 async function assertBelowMaximum(tx: Transaction, context: Context): Promise<void> {
   const { ownerId, limits } = context.principal;
-  await sql`select pg_advisory_xact_lock(hashtextextended(${`api_keys:${ownerId}`}, 0))`.execute(tx);
   const { live } = await tx
     .selectFrom('api_key_families')
     .where('owner_id', '=', ownerId)

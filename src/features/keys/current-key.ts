@@ -31,6 +31,7 @@ export const currentKey = (parts: KeysParts) =>
       permissions: z.array(z.string()),
       tier: z.string(),
       limits: z.array(limitSchema),
+      allowedCidrs: z.array(z.string()),
       expiresAt: z.iso.datetime().nullable(),
     }),
     answer: 'json',
@@ -48,6 +49,7 @@ export const currentKey = (parts: KeysParts) =>
         permissions: [...permissions],
         tier,
         limits: [...(await parts.admission.states(context.principal))],
+        allowedCidrs: [...key.allowedCidrs],
         expiresAt: key.expiresAt?.toISOString() ?? null,
       };
     },

@@ -19,11 +19,15 @@ export const getKey = (parts: KeysParts) =>
     input: z.strictObject({ id: keyIdSchema }),
     output: keySchema,
     answer: 'json',
-    volatile: ['lastUsedAt'],
+    volatile: ['lastUsedAt', 'usesSinceRotation'],
     idempotent: true,
     readOnly: true,
     example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77' },
     async run(context, { id }) {
+      // Before it is known whose key it is: what is written is true either way. An id may be spelt in capitals.
+      await parts.use
+        .flush(id.toLowerCase())
+        .catch((err: unknown) => parts.log.warn({ err }, 'last use of a key could not be written before it is shown'));
       const row = await parts.database.read(context.principal, (tx) => familyOrNotFound(tx, context, id));
       return toKeyRecord(row, parts.wallClockMs());
     },

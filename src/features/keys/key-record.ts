@@ -1,8 +1,11 @@
 import { sql } from 'kysely';
+import { jsonArrayFrom } from 'kysely/helpers/postgres';
 import { z } from 'zod';
 import { type Context, type Permission, type TenantPermission, tenantPermissions } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
+import { liesWithin, readCidr } from '../../lib/cidr.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { SECRETS_SHOWN_MAX, secretColumns, secretSchema, toSecretRecord } from './secret-record.ts';
 
 /** How a key family is read and shown, everywhere the same. The secret itself is never part of it. */
 
@@ -24,6 +27,26 @@ export const nameSchema = z
 /** A key's own lower limit; above the owner's it has no effect. */
 export const ownLimitSchema = z.int().min(1).max(1_000_000_000).nullable();
 
+/** What the table takes, too. Whoever needs more networks than that needs another boundary than a list at each key. */
+const CIDRS_MAX = 20;
+/** The longest IPv6 address with an IPv4 tail, and `/128`. */
+const CIDR_LENGTH_MAX = 49;
+
+const cidrSchema = z
+  .string()
+  .max(CIDR_LENGTH_MAX)
+  .transform((text, { addIssue }) => {
+    const reading = readCidr(text);
+    if ('cidr' in reading) return reading.cidr;
+    addIssue(reading.problem);
+    return z.NEVER;
+  });
+
+export const allowedCidrsSchema = z
+  .array(cidrSchema)
+  .max(CIDRS_MAX)
+  .refine((list) => new Set(list).size === list.length, 'names a network twice');
+
 export const keySchema = z.object({
   id: z.uuid(),
   name: z.string(),
@@ -33,24 +56,29 @@ export const keySchema = z.object({
   status: z.enum(['active', 'expired', 'revoked']),
   requestsPerMinute: z.int().nullable(),
   requestsPerMonth: z.int().nullable(),
+  allowedCidrs: z.array(z.string()).describe('Networks the key may be used from; none named means any'),
   createdBy: z.string(),
   createdAt: z.iso.datetime(),
   updatedAt: z.iso.datetime(),
   expiresAt: z.iso.datetime().nullable(),
   revokedAt: z.iso.datetime().nullable(),
-  lastUsedAt: z.iso.datetime().nullable(),
+  lastUsedAt: z.iso.datetime().nullable().describe('Last use of any secret; other instances tell theirs once a minute'),
+  secrets: z
+    .array(secretSchema)
+    .describe('The newest secrets. Uses are counted in memory: those of other instances may be a minute late'),
 });
 
 export type KeyRecord = z.infer<typeof keySchema>;
 
 export const keyIdSchema = z.uuid().describe('The public id of the key');
 
-/** Families the caller may see: all of the owner's, but a plain member of an organization sees its own only. */
+/** Families the caller may see, except those long gone: all of the owner's, but a plain member of an organization sees its own only. */
 export function visibleFamilies(tx: Transaction, context: Context) {
   const { principal } = context;
   const query = tx
     .selectFrom('api_key_families as family')
     .where('family.owner_id', '=', principal.ownerId)
+    .where('family.tombstoned_at', 'is', null)
     .select((builder) => [
       'family.id',
       'family.name',
@@ -58,19 +86,23 @@ export function visibleFamilies(tx: Transaction, context: Context) {
       'family.permissions',
       'family.requests_per_minute',
       'family.requests_per_month',
+      'family.allowed_cidrs',
       'family.user_id',
       'family.created_at',
       'family.updated_at',
       'family.expires_at',
       'family.revoked_at',
-      builder
-        .selectFrom('api_keys as secret')
-        .whereRef('secret.family_id', '=', 'family.id')
-        .where('secret.owner_id', '=', principal.ownerId)
-        .orderBy('secret.created_at', 'desc')
-        .limit(1)
-        .select('secret.key_prefix')
-        .as('key_prefix'),
+      jsonArrayFrom(
+        builder
+          .selectFrom('api_keys as secret')
+          .whereRef('secret.family_id', '=', 'family.id')
+          .where('secret.owner_id', '=', principal.ownerId)
+          .select(secretColumns)
+          // The one that was not rotated out comes first: nulls are the greatest.
+          .orderBy('secret.superseded_at', 'desc')
+          .orderBy('secret.id', 'desc')
+          .limit(SECRETS_SHOWN_MAX),
+      ).as('secrets'),
       builder
         .selectFrom('api_keys as secret')
         .whereRef('secret.family_id', '=', 'family.id')
@@ -86,21 +118,24 @@ export type FamilyRow = Awaited<ReturnType<ReturnType<typeof visibleFamilies>['e
 /** The public record of a row, as of the moment given. */
 export function toKeyRecord(row: FamilyRow, nowMs: number): KeyRecord {
   const expired = row.expires_at !== null && row.expires_at.getTime() <= nowMs;
+  const ended = row.revoked_at !== null || expired;
   return {
     id: row.id,
     name: row.name,
-    keyPrefix: row.key_prefix ?? '',
+    keyPrefix: row.secrets[0]?.key_prefix ?? '',
     environment: row.environment as KeyRecord['environment'],
     permissions: row.permissions as TenantPermission[],
     status: row.revoked_at !== null ? 'revoked' : expired ? 'expired' : 'active',
     requestsPerMinute: toNumber(row.requests_per_minute),
     requestsPerMonth: toNumber(row.requests_per_month),
+    allowedCidrs: row.allowed_cidrs,
     createdBy: row.user_id,
     createdAt: row.created_at.toISOString(),
     updatedAt: row.updated_at.toISOString(),
     expiresAt: row.expires_at?.toISOString() ?? null,
     revokedAt: row.revoked_at?.toISOString() ?? null,
     lastUsedAt: row.last_used_at?.toISOString() ?? null,
+    secrets: row.secrets.map((secret) => toSecretRecord(secret, { ended, expiresAt: row.expires_at }, nowMs)),
   };
 }
 
@@ -116,11 +151,13 @@ export interface AskedOfKey {
   readonly expiresAt?: Date | null | undefined;
   readonly requestsPerMinute?: number | null | undefined;
   readonly requestsPerMonth?: number | null | undefined;
+  readonly allowedCidrs?: readonly string[] | undefined;
 }
 
 /**
  * Refuses what is more than the caller itself has: nobody hands on a permission that it lacks, and a key makes no key, nor
- * turns itself into one, that is billed where it is not, outlives it or passes its own limits. Throws `forbidden`.
+ * turns itself into one, that is billed where it is not, outlives it, passes its own limits or is let in from where it is
+ * not. Throws `forbidden`.
  */
 export function assertNotStronger(context: Context, asked: AskedOfKey): void {
   const { permissions, key } = context.principal;
@@ -145,6 +182,14 @@ export function assertNotStronger(context: Context, asked: AskedOfKey): void {
         `This key has a limit of its own, so what it makes has one too: ${name} ${key[name]} at most.`,
       );
     }
+  }
+  const { allowedCidrs } = asked;
+  if (allowedCidrs === undefined || key.allowedCidrs.length === 0) return;
+  if (allowedCidrs.length === 0 || !liesWithin(allowedCidrs, key.allowedCidrs)) {
+    throw new AppError(
+      'forbidden',
+      `This key may be used from ${key.allowedCidrs.join(', ')} only, so what it makes names allowedCidrs within that.`,
+    );
   }
 }
 

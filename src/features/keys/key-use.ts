@@ -1,11 +1,18 @@
 import { sql } from 'kysely';
+import type { KeyIdentity } from '../../kernel/context.ts';
 import type { Log } from '../../platform/log.ts';
-import type { Database } from '../../platform/postgres.ts';
+import type { Database, Transaction } from '../../platform/postgres.ts';
 
 /** Counts uses of keys in memory and writes them together, so that no call waits for a hot row. */
 export interface KeyUse {
-  touch(secretId: string): void;
-  flush(): Promise<void>;
+  touch(key: Pick<KeyIdentity, 'id' | 'secretId'>): void;
+  /** Writes what was counted in this process; of one key only where its id is given. */
+  flush(familyId?: string): Promise<void>;
+  /**
+   * Writes what was counted of that key in a transaction that is open already, where a second connection must not be waited
+   * for. What a rollback takes back is lost, as in a crash.
+   */
+  record(tx: Transaction, familyId: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -18,27 +25,41 @@ const KEYS_COUNTED_MAX = 10_000;
 const KEYS_PER_WRITE = 100;
 
 interface Use {
+  readonly familyId: string;
   lastUsedAtMs: number;
   count: number;
 }
+
+type Counted = readonly [secretId: string, use: Use];
 
 /** Starts the counter; its timer does not keep the process alive. */
 export function createKeyUse(parts: { database: Database; log: Log; wallClockMs: () => number }): KeyUse {
   let uses = new Map<string, Use>();
 
-  function add(secretId: string, { lastUsedAtMs, count }: Use): void {
+  function add(secretId: string, used: Use): void {
     const use = uses.get(secretId);
     if (use === undefined) {
-      if (uses.size < KEYS_COUNTED_MAX) uses.set(secretId, { lastUsedAtMs, count });
+      if (uses.size < KEYS_COUNTED_MAX) uses.set(secretId, { ...used });
       return;
     }
-    use.lastUsedAtMs = Math.max(use.lastUsedAtMs, lastUsedAtMs);
-    use.count += count;
+    use.lastUsedAtMs = Math.max(use.lastUsedAtMs, used.lastUsedAtMs);
+    use.count += used.count;
   }
 
-  async function flush(): Promise<void> {
-    const batch = [...uses];
-    uses = new Map();
+  /** Takes the counts out, of all keys or of one. */
+  function take(familyId?: string): Counted[] {
+    if (familyId === undefined) {
+      const all = [...uses];
+      uses = new Map();
+      return all;
+    }
+    const taken = [...uses].filter(([, use]) => use.familyId === familyId);
+    for (const [secretId] of taken) uses.delete(secretId);
+    return taken;
+  }
+
+  /** Writes in parts by `write`; what could not be written is counted again. */
+  async function writeAll(batch: Counted[], write: (part: readonly Counted[]) => Promise<unknown>): Promise<void> {
     while (batch.length > 0) {
       const part = batch.splice(0, KEYS_PER_WRITE);
       try {
@@ -50,14 +71,8 @@ export function createKeyUse(parts: { database: Database; log: Log; wallClockMs:
     }
   }
 
-  async function write(part: readonly (readonly [string, Use])[]): Promise<void> {
-    const ids = part.map(([id]) => id);
-    const moments = part.map(([, use]) => new Date(use.lastUsedAtMs));
-    const counts = part.map(([, use]) => use.count);
-    await parts.database.call((tx) =>
-      sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx),
-    );
-  }
+  const flush = (familyId?: string) =>
+    writeAll(take(familyId), (part) => parts.database.call((tx) => writeUses(tx, part)));
 
   function flushSoon(): void {
     flush().catch((err: unknown) => parts.log.warn({ err }, 'last use of keys could not be written'));
@@ -66,15 +81,23 @@ export function createKeyUse(parts: { database: Database; log: Log; wallClockMs:
   const timer = setInterval(flushSoon, FLUSH_INTERVAL_MS);
   timer.unref();
   return {
-    touch(secretId) {
+    touch({ id, secretId }) {
       const before = uses.size;
-      add(secretId, { lastUsedAtMs: parts.wallClockMs(), count: 1 });
+      add(secretId, { familyId: id, lastUsedAtMs: parts.wallClockMs(), count: 1 });
       if (uses.size > before && uses.size === KEYS_COUNTED_MAX) flushSoon();
     },
     flush,
+    record: (tx, familyId) => writeAll(take(familyId), (part) => writeUses(tx, part)),
     async close() {
       clearInterval(timer);
       await flush();
     },
   };
+}
+
+async function writeUses(tx: Transaction, part: readonly Counted[]): Promise<void> {
+  const ids = part.map(([id]) => id);
+  const moments = part.map(([, use]) => new Date(use.lastUsedAtMs));
+  const counts = part.map(([, use]) => use.count);
+  await sql`select record_key_use(${ids}::uuid[], ${moments}::timestamptz[], ${counts}::bigint[])`.execute(tx);
 }

@@ -77,14 +77,27 @@ test('a key is made, works, is shown without its secret, and is revoked for good
       status: 'active',
       requestsPerMinute: null,
       requestsPerMonth: null,
+      allowedCidrs: [],
       createdBy: alice.userId,
       createdAt: '',
       updatedAt: '',
       expiresAt: null,
       revokedAt: null,
-      lastUsedAt: null,
+      // It was used to authenticate above, and what this process counted is written before it is shown.
+      lastUsedAt: shown.secrets[0]?.lastUsedAt,
+      secrets: [
+        {
+          keyPrefix: made.keyPrefix,
+          createdAt: made.createdAt,
+          lastUsedAt: shown.lastUsedAt,
+          usesSinceRotation: null,
+          expiresAt: null,
+          state: 'current',
+        },
+      ],
     },
   );
+  assert.ok(shown.lastUsedAt !== null);
   assert.deepEqual(await listAll(alice), [shown]);
 
   const revoked = await iora.output<{ revokedAt: string; effectiveOn: number; of: number }>('keys.revoke', alice, {

@@ -18,7 +18,7 @@ export const listKeys = (parts: KeysParts) =>
     input: z.strictObject(pageInput),
     output: pageOf(keySchema),
     answer: 'page',
-    volatile: ['lastUsedAt'],
+    volatile: ['lastUsedAt', 'usesSinceRotation'],
     idempotent: true,
     readOnly: true,
     example: { limit: 10 },

@@ -4,6 +4,7 @@ import { defineOperation } from '../../kernel/operation.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { keyIdSchema } from './key-record.ts';
+import { lockSecrets } from './lock-secrets.ts';
 
 /** Revokes a key for good. The answer says on how many of the live instances that holds already. */
 export const revokeKey = (parts: KeysParts) =>
@@ -46,6 +47,7 @@ export const revokeKey = (parts: KeysParts) =>
           .where('id', '=', id)
           .where('owner_id', '=', ownerId)
           .execute();
+        await lockSecrets(tx, { ownerId, familyIds: [id] });
         await tx
           .updateTable('api_keys')
           .set({ is_active: false, revoked_at: revokedAt })

@@ -6,6 +6,7 @@ import { futureMoment } from './create-key.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import {
+  allowedCidrsSchema,
   assertNotStronger,
   keyIdSchema,
   keySchema,
@@ -27,15 +28,18 @@ const input = z
       .describe('From then on the key is refused; null: never'),
     requestsPerMinute: ownLimitSchema.optional().describe("A limit of the key's own, below the owner's; null: none"),
     requestsPerMonth: ownLimitSchema.optional().describe("A quota of the key's own, below the owner's; null: none"),
+    allowedCidrs: allowedCidrsSchema
+      .optional()
+      .describe('Networks or addresses the key may be used from; replaces those before, none named means any'),
   })
   .refine(({ id, ...change }) => Object.values(change).some((value) => value !== undefined), 'names nothing to change');
 
-/** Changes name, permissions, expiry or limits of a live key; takes effect at once. */
+/** Changes name, permissions, expiry, limits or networks of a live key; takes effect at once. */
 export const updateKey = (parts: KeysParts) =>
   defineOperation({
     name: 'keys.update',
     route: { method: 'PATCH', path: '/user/api-keys/{id}' },
-    summary: 'Change name, permissions, expiry or limits of an API key',
+    summary: 'Change name, permissions, expiry, limits or networks of an API key',
     permission: 'keys:write',
     audience: 'tenant',
     transports: ['http', 'cli'],
@@ -43,7 +47,7 @@ export const updateKey = (parts: KeysParts) =>
     input,
     output: keySchema,
     answer: 'json',
-    volatile: ['updatedAt', 'lastUsedAt'],
+    volatile: ['updatedAt', 'lastUsedAt', 'usesSinceRotation'],
     idempotent: true,
     readOnly: false,
     audit: { action: 'api_key_updated', resourceType: 'api_key' },
@@ -67,6 +71,7 @@ export const updateKey = (parts: KeysParts) =>
           ...(change.expiresAt === undefined ? {} : { expires_at: expiresAt }),
           ...(change.requestsPerMinute === undefined ? {} : { requests_per_minute: change.requestsPerMinute }),
           ...(change.requestsPerMonth === undefined ? {} : { requests_per_month: change.requestsPerMonth }),
+          ...(change.allowedCidrs === undefined ? {} : { allowed_cidrs: change.allowedCidrs }),
         })
         .where('id', '=', id)
         .where('owner_id', '=', context.principal.ownerId)

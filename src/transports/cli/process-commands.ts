@@ -48,6 +48,19 @@ const specs = {
     positionals: [],
     options: [...who, { flags: '--admin', description: 'As an administrator of the platform' }, jsonOption],
   },
+  keysInspect: {
+    words: ['keys', 'inspect'],
+    summary:
+      'Say what a key is, given on standard input and never printed; exit code 0 when it is known, 1 when not, 2 without input',
+    positionals: [],
+    options: [jsonOption],
+  },
+  keysPeppers: {
+    words: ['keys', 'peppers'],
+    summary: 'Count the live secrets on each pepper; exit code 1 when one of those peppers is not configured',
+    positionals: [],
+    options: [jsonOption],
+  },
   health: {
     words: ['health'],
     summary: 'Ask the database whether this release can serve from it; exit code 1 when it cannot',

@@ -29,6 +29,8 @@ async function cli(words: readonly string[], change: Partial<CliParts> = {}): Pr
     migrateStatus: refuse,
     migrateNew: ({ positionals }) => Promise.resolve({ output: { path: positionals[0] }, text: 'as text\n' }),
     authToken: refuse,
+    keysInspect: refuse,
+    keysPeppers: () => Promise.resolve({ output: { peppers: [] } }),
     health: () =>
       Promise.resolve({ output: { status: 'unhealthy' }, failure: new AppError('unavailable', 'It is away.') }),
     config: refuse,

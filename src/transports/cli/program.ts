@@ -59,8 +59,9 @@ export async function runCli(words: readonly string[], parts: CliParts): Promise
       });
     });
   }
-  // Loading the operations takes longer than many of the other commands run.
-  if (words[0] !== '--version' && !processCommands.some(([, spec]) => spec.words[0] === words[0])) {
+  // Loading the operations takes longer than many of the other commands run. Some nouns have commands of both kinds.
+  const isProcessCommand = processCommands.some(([, spec]) => spec.words.every((word, at) => word === words[at]));
+  if (words[0] !== '--version' && !isProcessCommand) {
     const { offered, operationSpec, readRequest } = await import('./operation-commands.ts');
     for (const operation of offered(await parts.loadOperations())) {
       addCommand(program, operationSpec(operation), async (given) => {

@@ -39,6 +39,8 @@ test('a page is its table, without columns that are empty in every row, and says
   ];
   assert.equal(render({ items, nextCursor: 'abc' }), 'id   name\nk1   one\nk22  two\nmore: --cursor abc\n');
   assert.equal(render({ items: [], nextCursor: null }), 'none\n');
+  const nested = [{ id: 'k1', tags: ['a', 'b'], secrets: [{ state: 'current' }, { state: 'ended' }] }];
+  assert.equal(render({ items: nested, nextCursor: null }), 'id  tags  secrets\nk1  a, b  2\n');
 });
 
 test('nothing that is shown can move the cursor or start a line of its own', () => {

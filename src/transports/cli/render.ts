@@ -33,7 +33,7 @@ function table(rows: readonly unknown[]): string[] {
   const names = [...new Set(records.flatMap((record) => Object.keys(record)))].filter((name) =>
     records.some((record) => record[name] !== null && record[name] !== undefined),
   );
-  const cells = [names, ...records.map((record) => names.map((name) => word(record[name])))];
+  const cells = [names, ...records.map((record) => names.map((name) => cell(record[name])))];
   const widths = names.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? '').length)));
   return cells.map((row) =>
     row
@@ -41,6 +41,11 @@ function table(rows: readonly unknown[]): string[] {
       .join(INDENT)
       .trimEnd(),
   );
+}
+
+/** A list of records has no room in a cell: how many there are says whether to ask for the one. */
+function cell(value: unknown): string {
+  return Array.isArray(value) && value.some(isFields) ? String(value.length) : word(value);
 }
 
 function word(value: unknown): string {

@@ -23,7 +23,7 @@ export function declaredErrors(operation: Operation): ErrorCode[] {
   // A write may name something that is not there in its body as well as in its path.
   if (pathParameters(path).length > 0 || !operation.readOnly) codes.push('not_found');
   // What is made anew can meet its own kind, or the bound on it.
-  if (operation.status === 201) codes.push('already_exists', 'key_limit_reached');
+  if (operation.status === 201) codes.push('already_exists', 'key_limit_reached', 'rotation_in_progress');
   if (operation.meterSymbol !== undefined) codes.push('unknown_symbol', 'upstream_unavailable');
   return codes;
 }

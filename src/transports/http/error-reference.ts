@@ -71,6 +71,11 @@ export const errorReference: Readonly<Record<ErrorCode, ErrorText>> = {
     meaning: 'The owner has as many active API keys as the tier allows.',
     next: 'Revoke a key that is no longer used, or move to a higher tier.',
   },
+  rotation_in_progress: {
+    meaning:
+      'As many secrets of the key work at the same time as may: the newest, and those that earlier rotations gave an overlap. Nothing was changed.',
+    next: 'Wait until `retryAt`, when the next overlap ends, or rotate with `overlapSeconds` 0, which ends all older secrets at once.',
+  },
   payload_too_large: {
     meaning: 'The request body is larger than any operation takes; `maxBytes` is the bound.',
     next: 'Send a smaller body. No operation needs more than a few short fields.',

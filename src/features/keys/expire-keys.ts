@@ -1,0 +1,40 @@
+import { sql } from 'kysely';
+import type { Job } from '../../kernel/job.ts';
+import type { KeysParts } from './index.ts';
+
+/** Notices are about days, and expiry itself is checked at every call: minutes are early enough for this. */
+const EVERY_MS = 600_000;
+/** Keys of one kind in one round: a few statements each, together well below a second. */
+const BATCH = 500;
+
+interface Happened {
+  readonly event: 'expiring' | 'expired' | 'tombstoned';
+  readonly family_id: string;
+  readonly owner_id: string;
+  readonly expires_at: Date | null;
+  readonly days: number | null;
+}
+
+const texts: Readonly<Record<Happened['event'], string>> = {
+  expiring: 'an API key expires soon',
+  expired: 'an API key has expired',
+  tombstoned: 'an API key that ended long ago was cleared',
+};
+
+/** Tells owners of a coming expiry, marks what has expired, and clears what ended long ago. */
+export function expireKeys(parts: Pick<KeysParts, 'log'>): Job {
+  return {
+    name: 'keys.expire',
+    everyMs: EVERY_MS,
+    async run({ tx, nowMs, afterCommit }) {
+      const { rows } = await sql<Happened>`select * from expire_keys(${new Date(nowMs)}, ${BATCH})`.execute(tx);
+      afterCommit(() => {
+        for (const { event, family_id: keyId, owner_id: ownerId, expires_at: expiresAt, days } of rows) {
+          parts.log.info({ keyId, ownerId, expiresAt, ...(days === null ? {} : { days }) }, texts[event]);
+        }
+      });
+      const count = (wanted: Happened['event']) => rows.filter(({ event }) => event === wanted).length;
+      return { expiring: count('expiring'), expired: count('expired'), tombstoned: count('tombstoned') };
+    },
+  };
+}
