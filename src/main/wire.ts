@@ -23,6 +23,7 @@ import type { Metrics } from '../platform/metrics.ts';
 import { openDatabase } from '../platform/postgres.ts';
 import { createAuthenticate } from './authenticate.ts';
 import { createFeatures } from './features.ts';
+import { openIdentity } from './identity.ts';
 import { type RunningJobs, startJobs } from './jobs.ts';
 import { version } from './release.ts';
 import type { Secrets } from './secrets.ts';
@@ -120,15 +121,19 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
   const people = createPeople({ database, dataKeys: secrets.dataKeys });
   const sessions = createSessions({ people, cache: sessionCache });
+  const identity = openIdentity(config, { sessions, log, monotonicMs });
   const localIdentity =
-    secrets.localIdentity === null ? null : createLocalIdentity({ secret: secrets.localIdentity, sessions });
+    identity !== null || secrets.localIdentity === null
+      ? null
+      : createLocalIdentity({ secret: secrets.localIdentity, sessions });
   const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
 
   const authenticate = createAuthenticate({
     key: authenticateKey,
     session: (token) => {
-      if (localIdentity === null) throw unauthenticated();
-      return localIdentity.authenticate(token);
+      const provider = identity ?? localIdentity;
+      if (provider === null) throw unauthenticated();
+      return provider.authenticate(token);
     },
     service: () => {
       throw unauthenticated();
@@ -140,6 +145,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   const { operations, endpoints, jobs } = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
+    tenants: { database, dataKeys: secrets.dataKeys, log },
     market: {
       sources: config.MARKET_SOURCES,
       apiKeys: {
@@ -186,6 +192,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     people,
     instances,
     localIdentity,
+    identityIssuers: identity?.issuers ?? [],
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
     listening: () => bus?.connected === true,
     /**
@@ -207,6 +214,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
         applicationName: 'iora-bus',
       });
       if (serves) {
+        identity?.prime();
         await instances.start();
         runningJobs = startJobs({ database, jobs, log, wallClockMs });
         return;
