@@ -164,12 +164,12 @@ const claimsSchema = z.object({
   sid: externalIdSchema.optional(),
   // Version 1 of session tokens.
   org_id: externalIdSchema.nullish(),
-  org_slug: z.unknown(),
-  org_role: z.unknown(),
+  org_slug: z.unknown().optional(),
+  org_role: z.unknown().optional(),
   // Version 2.
-  o: z.object({ id: externalIdSchema, slg: z.unknown(), rol: z.unknown() }).nullish(),
-  email: z.unknown(),
-  email_verified: z.unknown(),
+  o: z.object({ id: externalIdSchema, slg: z.unknown().optional(), rol: z.unknown().optional() }).nullish(),
+  email: z.unknown().optional(),
+  email_verified: z.unknown().optional(),
 });
 
 function toClaims(issuer: string, payload: unknown): PersonClaims {
