@@ -163,6 +163,8 @@ test('auth token prints a token that the server takes, and needs no database', a
 
   const production = { IORA_MODE: 'production', KEY_PEPPER: `1:${'A'.repeat(44)}`, DATA_KEYS: `1:${'B'.repeat(43)}=` };
   assertOneLine(await beside(['auth', 'token', ...ADA], production), /no local identity provider/, 1, 'production');
+  const provider = { PUBLIC_URL: 'https://iora.test', OIDC_ISSUER: 'https://id.test', OIDC_AUDIENCE: 'iora' };
+  assertOneLine(await beside(['auth', 'token', ...ADA], provider), /beside Clerk or an OIDC issuer/, 1, 'a provider');
   assertOneLine(await beside(['auth', 'token']), /--user EMAIL/, 2, 'no user');
 });
 

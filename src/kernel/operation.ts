@@ -1,6 +1,8 @@
 import { z } from 'zod';
+import { type CursorField, type CursorValues, decodeCursor } from '../lib/cursor.ts';
 import type { Context, Permission, Principal, TransportName } from './context.ts';
 import type { Endpoint } from './endpoint.ts';
+import { AppError } from './errors.ts';
 import type { Job } from './job.ts';
 
 /**
@@ -91,3 +93,15 @@ export const pageInput = {
   limit: z.coerce.number().int().min(1).max(PAGE_SIZE_MAX).default(PAGE_SIZE_DEFAULT).describe('Items per page'),
   cursor: z.string().min(1).max(CURSOR_LENGTH_MAX).optional().describe('nextCursor of the page before'),
 };
+
+/** Where the page before ended. Throws `invalid_input` for a cursor that was not handed out by a list of this order. */
+export function readCursor<const Shape extends readonly CursorField[]>(
+  cursor: string | undefined,
+  shape: Shape,
+): CursorValues<Shape> | undefined {
+  const values = cursor === undefined ? undefined : decodeCursor(cursor, shape);
+  if (values !== null) return values;
+  throw new AppError('invalid_input', 'cursor is not one that was handed out.', {
+    details: { issues: [{ path: 'cursor', message: 'not one that was handed out' }] },
+  });
+}

@@ -2,13 +2,20 @@ import { createKeys, type KeysParts } from '../features/keys/index.ts';
 import { createLeaks, type LeaksParts } from '../features/leaks/index.ts';
 import { createMarket, type MarketParts } from '../features/market/index.ts';
 import { createServices } from '../features/services/index.ts';
+import { createTenants, type TenantsParts } from '../features/tenants/index.ts';
 import { createUsage, type UsageParts } from '../features/usage/index.ts';
 import type { Endpoint } from '../kernel/endpoint.ts';
 import type { Job } from '../kernel/job.ts';
 import type { Operation } from '../kernel/operation.ts';
 
 /** Every feature. One that is not named here does not exist. */
-export function createFeatures(parts: { keys: KeysParts; market: MarketParts; usage: UsageParts; leaks: LeaksParts }): {
+export function createFeatures(parts: {
+  keys: KeysParts;
+  leaks: LeaksParts;
+  market: MarketParts;
+  tenants: TenantsParts;
+  usage: UsageParts;
+}): {
   readonly operations: readonly Operation[];
   readonly endpoints: readonly Endpoint[];
   readonly jobs: readonly Job[];
@@ -16,6 +23,7 @@ export function createFeatures(parts: { keys: KeysParts; market: MarketParts; us
   const features = [
     createMarket(parts.market),
     createKeys(parts.keys),
+    createTenants(parts.tenants),
     createUsage(parts.usage),
     createServices(),
     createLeaks(parts.leaks),

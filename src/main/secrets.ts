@@ -6,7 +6,7 @@ import type { Log } from '../platform/log.ts';
 export interface Secrets {
   readonly peppers: readonly [VersionedSecret, ...VersionedSecret[]];
   readonly dataKeys: readonly [VersionedSecret, ...VersionedSecret[]];
-  /** Signs tokens of the local identity provider; null in production, which has none. */
+  /** Signs tokens of the local identity provider; null where there is none. */
   readonly localIdentity: Uint8Array | null;
 }
 
@@ -27,9 +27,15 @@ export function loadSecrets(config: Config, log: Log): Secrets {
   };
 }
 
-/** Signs tokens of the local identity provider; null in production, which has none. */
+/** Whether people sign in with Clerk or an OIDC issuer; then the local provider does not exist. */
+export function hasIdentityProvider(config: Config): boolean {
+  return config.OIDC_ISSUER !== undefined || config.CLERK_PUBLISHABLE_KEY !== undefined;
+}
+
+/** Signs tokens of the local identity provider; null in production and beside another provider, where there is none. */
 export function localIdentitySecret(config: Config, log: Log): Uint8Array | null {
-  return config.IORA_MODE === 'production' ? null : madeHere(config, log, 'local-identity');
+  if (config.IORA_MODE === 'production' || hasIdentityProvider(config)) return null;
+  return madeHere(config, log, 'local-identity');
 }
 
 type LocalSecret = 'key-pepper' | 'data-keys' | 'local-identity';

@@ -25,6 +25,7 @@ import { openDatabase } from '../platform/postgres.ts';
 import { createRedis } from '../platform/redis.ts';
 import { createAuthenticate } from './authenticate.ts';
 import { createFeatures } from './features.ts';
+import { openIdentity } from './identity.ts';
 import { type RunningJobs, startJobs } from './jobs.ts';
 import { version } from './release.ts';
 import type { Secrets } from './secrets.ts';
@@ -147,15 +148,19 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   });
   const people = createPeople({ database, dataKeys: secrets.dataKeys });
   const sessions = createSessions({ people, cache: sessionCache });
+  const identity = openIdentity(config, { sessions, log, monotonicMs });
   const localIdentity =
-    secrets.localIdentity === null ? null : createLocalIdentity({ secret: secrets.localIdentity, sessions });
+    identity !== null || secrets.localIdentity === null
+      ? null
+      : createLocalIdentity({ secret: secrets.localIdentity, sessions });
   const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
 
   const authenticate = createAuthenticate({
     key: authenticateKey,
     session: (token) => {
-      if (localIdentity === null) throw unauthenticated();
-      return localIdentity.authenticate(token);
+      const provider = identity ?? localIdentity;
+      if (provider === null) throw unauthenticated();
+      return provider.authenticate(token);
     },
     service: createServiceAuthenticator({
       secrets: config.SERVICE_SECRETS ?? [],
@@ -172,6 +177,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     keys: { database, peppers: secrets.peppers, invalidations, use: keyUse, admission, log, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
     leaks: { peppers: secrets.peppers, invalidations, policy: config.LEAKED_KEYS },
+    tenants: { database, dataKeys: secrets.dataKeys, log },
     market: {
       sources: config.MARKET_SOURCES,
       apiKeys: {
@@ -217,7 +223,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     people,
     instances,
     localIdentity,
-    identityIssuers: [] as readonly string[],
+    identityIssuers: identity?.issuers ?? [],
     redis,
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
     listening,
@@ -243,6 +249,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       // Nothing is forgotten when this one comes back: its news came by LISTEN as well, or that is away and forgets on return.
       redis?.subscribe({ channels: invalidations.channels.redis });
       redis?.connect();
+      if (serves) identity?.prime();
       const bound = setTimeout(connected.resolve, config.DATABASE_CONNECTION_TIMEOUT);
       await connected.promise;
       clearTimeout(bound);

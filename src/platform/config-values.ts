@@ -151,9 +151,12 @@ export const serviceSecrets = z.string().transform((text, context): ServiceSecre
 });
 
 /** https, or http to this machine: what is fetched there decides who may sign in. No slash at its end is taken away. */
-export const safeUrl = z.string().superRefine((text, context) => {
-  if (!isSafeUrl(text)) context.addIssue('must be an https URL (http only to this machine) without query or login');
-});
+export const safeUrl = z
+  .string()
+  .max(255)
+  .superRefine((text, context) => {
+    if (!isSafeUrl(text)) context.addIssue('must be an https URL (http only to this machine) without query or login');
+  });
 
 /** Whether secrets and keys may travel to that address. */
 export function isSafeUrl(text: string): boolean {
@@ -166,15 +169,21 @@ export function isSafeUrl(text: string): boolean {
   );
 }
 
-/** A public key in PEM; line breaks may be written as \n, which is how most consoles hand them on. */
+/**
+ * A public key in PEM as Clerk shows it, brought into one form; line breaks may be written as \n, which is how most consoles
+ * hand them on. Clerk's library reads no other size and exponent, without saying so.
+ */
 export const pemPublicKey = z.string().transform((text, context): string => {
-  const pem = text.replaceAll('\\n', '\n').trim();
   try {
-    if (createPublicKey(pem).asymmetricKeyType === 'rsa') return pem;
+    const key = createPublicKey(text.replaceAll('\\n', '\n').trim());
+    const { modulusLength, publicExponent } = key.asymmetricKeyDetails ?? {};
+    if (modulusLength === 2_048 && publicExponent === 65_537n) {
+      return key.export({ type: 'spki', format: 'pem' }).toString();
+    }
   } catch {
     // Said below, in the same words.
   }
-  context.addIssue('must be an RSA public key in PEM');
+  context.addIssue('must be an RSA public key of 2048 bits in PEM');
   return z.NEVER;
 });
 

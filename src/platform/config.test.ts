@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -217,6 +218,30 @@ test('secrets are refused when short, doubled or of the wrong form', () => {
   // AES-256 takes 32 bytes, no more.
   assert.deepEqual(named({ DATA_KEYS: `1:${secretOf(33)}` }), ['DATA_KEYS']);
   assert.deepEqual(named({ DATA_KEYS: `1:${secretOf(32)}` }), []);
+});
+
+test('what identity providers are told by is refused when nobody could sign in by it', () => {
+  const pem = (bits: number, publicExponent = 65_537) =>
+    generateKeyPairSync('rsa', { modulusLength: bits, publicExponent })
+      .publicKey.export({ type: 'pkcs1', format: 'pem' })
+      .toString();
+  const publishable = `pk_test_${Buffer.from('clerk.example.com$').toString('base64')}`;
+  const clerk = {
+    PUBLIC_URL: 'https://iora.example.com',
+    CLERK_PUBLISHABLE_KEY: publishable,
+    CLERK_JWT_KEY: pem(2_048).replaceAll('\n', '\\n'),
+  };
+  const { CLERK_JWT_KEY: key } = loadConfig(clerk);
+  assert.match(key ?? '', /^-----BEGIN PUBLIC KEY-----\n/, 'in the form that Clerk’s library reads');
+  assert.deepEqual(named({ ...clerk, CLERK_JWT_KEY: pem(3_072) }), ['CLERK_JWT_KEY']);
+  assert.deepEqual(named({ ...clerk, CLERK_JWT_KEY: pem(2_048, 3) }), ['CLERK_JWT_KEY']);
+  assert.deepEqual(named({ ...clerk, CLERK_AUTHORIZED_PARTIES: ' , ' }), ['CLERK_AUTHORIZED_PARTIES']);
+  for (const text of ['clerk.example.com', 'localhost$', 'https://clerk.example.com$']) {
+    const malformed = `pk_test_${Buffer.from(text).toString('base64')}`;
+    assert.deepEqual(named({ ...clerk, CLERK_PUBLISHABLE_KEY: malformed }), ['CLERK_PUBLISHABLE_KEY'], text);
+  }
+  const long = `https://id.example.com/${'x'.repeat(255)}`;
+  assert.deepEqual(named({ PUBLIC_URL: clerk.PUBLIC_URL, OIDC_ISSUER: long, OIDC_AUDIENCE: 'a' }), ['OIDC_ISSUER']);
 });
 
 test('no problem repeats the value of a secret, whatever is wrong with it', async () => {

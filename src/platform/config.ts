@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { clerkIssuerOf } from '../lib/clerk-publishable-key.ts';
 import {
   addressRanges,
   commaList,
@@ -181,7 +182,11 @@ export const configSchema = z.object({
   CLERK_PUBLISHABLE_KEY: described(
     z
       .string()
-      .regex(/^pk_(?:test|live)_[A-Za-z0-9+/=_-]{4,200}$/, 'must be pk_test_... or pk_live_...')
+      .max(400)
+      .refine(
+        (key) => clerkIssuerOf(key) !== null,
+        'must be pk_test_ or pk_live_ and the base64 of a host, as the dashboard of Clerk shows it',
+      )
       .optional(),
     { section: 'Identity', description: 'Publishable key of the Clerk instance; says who issues its tokens.' },
   ),
@@ -210,7 +215,7 @@ export const configSchema = z.object({
       .optional(),
     { section: 'Identity', secret: true, description: 'Signing secret of POST /webhooks/clerk.' },
   ),
-  CLERK_AUTHORIZED_PARTIES: described(commaList.optional(), {
+  CLERK_AUTHORIZED_PARTIES: described(commaList.refine((list) => list.length > 0, 'must name an origin').optional(), {
     section: 'Identity',
     description: 'Origins whose session tokens are accepted, comma-separated.',
     defaultNote: 'the origin of PUBLIC_URL',

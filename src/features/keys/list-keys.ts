@@ -1,7 +1,6 @@
 import { z } from 'zod';
-import { AppError } from '../../kernel/errors.ts';
-import { defineOperation, pageInput, pageOf } from '../../kernel/operation.ts';
-import { decodeCursor, encodeCursor } from '../../lib/cursor.ts';
+import { defineOperation, pageInput, pageOf, readCursor } from '../../kernel/operation.ts';
+import { encodeCursor } from '../../lib/cursor.ts';
 import type { KeysParts } from './index.ts';
 import { keySchema, toKeyRecord, visibleFamilies } from './key-record.ts';
 
@@ -23,12 +22,7 @@ export const listKeys = (parts: KeysParts) =>
     readOnly: true,
     example: { limit: 10 },
     async run(context, { limit, cursor }) {
-      const after = cursor === undefined ? undefined : decodeCursor(cursor, ['uuid']);
-      if (after === null) {
-        throw new AppError('invalid_input', 'cursor is not one that was handed out.', {
-          details: { issues: [{ path: 'cursor', message: 'not one that was handed out' }] },
-        });
-      }
+      const after = readCursor(cursor, ['uuid']);
       // Ids are UUIDv7, so their order is the order of creation.
       const rows = await parts.database.read(context.principal, (tx) => {
         const query = visibleFamilies(tx, context)

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { readBounded } from '../../lib/bounded-body.ts';
 import { SourceError, type SourceOptions } from './price-source.ts';
 
 // How sources are asked over HTTP, and the forms their numbers and times come in.
@@ -46,7 +47,11 @@ async function getText(doFetch: typeof fetch, request: SourceRequest<z.ZodType>,
       redirect: 'error',
       signal,
     });
-    if (response.ok) return await readBounded(source, response);
+    if (response.ok) {
+      const text = await readBounded(response.body, BODY_BYTES_MAX);
+      if (text === null) throw new SourceError(source, 'too_large', `more than ${BODY_BYTES_MAX} bytes`);
+      return text;
+    }
     await response.body?.cancel();
     if (response.status === notListedStatus) throw new SourceError(source, 'not_listed');
     throw new SourceError(source, 'status', `status ${response.status}`);
@@ -55,17 +60,6 @@ async function getText(doFetch: typeof fetch, request: SourceRequest<z.ZodType>,
     if (signal.aborted) throw new SourceError(source, 'timeout');
     throw new SourceError(source, 'unreachable', undefined, error);
   }
-}
-
-async function readBounded(source: string, response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > BODY_BYTES_MAX) throw new SourceError(source, 'too_large', `more than ${BODY_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }
 
 function numbersAsSent(_key: string, value: unknown, context?: { readonly source?: string }): unknown {

@@ -1,7 +1,7 @@
 import { signLocalToken } from '../../features/tenants/local-token.ts';
 import { openLog } from '../../platform/log.ts';
 import type { Answer, Given } from '../../transports/cli/command-spec.ts';
-import { localIdentitySecret } from '../secrets.ts';
+import { hasIdentityProvider, localIdentitySecret } from '../secrets.ts';
 import { loadCommandConfig } from './command-config.ts';
 import { readPerson } from './person.ts';
 
@@ -17,7 +17,9 @@ export async function token({ options }: Given): Promise<Answer> {
       const { AppError } = await import('../../kernel/errors.ts');
       throw new AppError(
         'forbidden',
-        'Production mode has no local identity provider: sign in with the one it is set up for.',
+        hasIdentityProvider(config)
+          ? 'There is no local identity provider beside Clerk or an OIDC issuer: take a token of the one that is set up.'
+          : 'Production mode has no local identity provider: set up Clerk or an OIDC issuer.',
       );
     }
     const signed = await signLocalToken(secret, { ...person, admin: options.has('admin') });
