@@ -26,7 +26,22 @@ const refused = '42501';
 const violated = '23514';
 
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
-const definersOfTheService = ['bump_epochs', 'find_api_key', 'record_key_use', 'record_usage', 'sign_in'];
+const definersOfTheService = [
+  'bump_epochs',
+  'claim_outbox_events',
+  'find_api_key',
+  'find_person',
+  'list_administrators',
+  'list_tenants',
+  'mark_outbox_delivered',
+  'record_key_use',
+  'record_usage',
+  'set_owner_suspended',
+  'set_owner_tier',
+  'set_platform_permissions',
+  'show_tenant',
+  'sign_in',
+];
 
 /** Tables that only those functions reach: no role has any right on them. */
 const behindDefiners = ['identity_deletions'];
