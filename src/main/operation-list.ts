@@ -9,6 +9,7 @@ export function describeOperations(): readonly Operation[] {
   return createFeatures({
     keys: absent(),
     market: { sources: ['simulated'], apiKeys: {}, cache: absent(), wallClockMs: absent() },
+    operator: absent(),
     usage: absent(),
   }).operations;
 }
