@@ -14,12 +14,8 @@ const permissionsSchema = z
   .max(adminPermissions.length)
   .default([...adminPermissions]);
 
-export const personInput = {
-  person: z.string().min(1).max(254).describe('Email or id of a person who has signed in'),
-};
-
 export const changeInput = z.strictObject({
-  ...personInput,
+  person: z.string().min(1).max(254).describe('Email or id of a person who has signed in'),
   permissions: permissionsSchema.describe('What the person may do on the platform'),
 });
 
