@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 import { describeOperations } from '../src/main/operation-list.ts';
 import { version } from '../src/main/release.ts';
 import { attachEmbeddedPostgres } from '../src/platform/embedded-postgres.ts';
-import { offered, operationSpec } from '../src/transports/cli/operation-commands.ts';
+import { isOfOperator, offered, operationSpec } from '../src/transports/cli/operation-commands.ts';
 import { processCommands } from '../src/transports/cli/process-commands.ts';
 import { type CliRun, runCli, startCli } from './support/cli-process.ts';
 import { startTestServer, type TestServer } from './support/server.ts';
@@ -233,7 +233,7 @@ const needingDatabase: string[][] = [
     return [
       ...words,
       ...positionals.map(() => KEY_ID),
-      ...ADA,
+      ...(isOfOperator(operation) ? [] : ADA),
       ...(words[1] === 'get-price' ? ['--symbol', 'BTC'] : []),
     ];
   }),

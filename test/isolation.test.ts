@@ -28,15 +28,24 @@ const violated = '23514';
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
 const definersOfTheService = [
   'bump_epochs',
+  'claim_outbox_events',
   'count_keys_by_pepper',
   'end_idle_overlaps',
   'expire_keys',
   'find_api_key',
   'find_owner',
+  'find_person',
   'forget_service_nonces',
+  'list_administrators',
+  'list_tenants',
+  'mark_outbox_delivered',
   'record_key_use',
   'record_usage',
   'report_leaked_key',
+  'set_owner_suspended',
+  'set_owner_tier',
+  'set_platform_permissions',
+  'show_tenant',
   'sign_in',
 ];
 

@@ -96,6 +96,11 @@ const served: readonly [role: string, query: string, index: string][] = [
   ['iora_api', 'SELECT * FROM users', 'users_pkey'],
   ['iora_owner', `SELECT * FROM users WHERE issuer = 'test' AND subject = '7'`, 'users_issuer_subject_key'],
   ['iora_owner', `SELECT * FROM users WHERE is_active AND email_blind_index = sha256('7')`, 'users_active_email_key'],
+  [
+    'iora_owner',
+    `SELECT * FROM users WHERE platform_permissions <> '{}' AND id > '' ORDER BY id LIMIT 10`,
+    'users_administrators_idx',
+  ],
   ['iora_owner', `SELECT * FROM users WHERE stripe_customer_id = 'cus_7'`, 'users_stripe_customer_key'],
   ['iora_owner', `SELECT * FROM organizations WHERE slug = '7'`, 'organizations_slug_key'],
   [

@@ -14,12 +14,14 @@ export interface Operation<Input = unknown, Output = unknown> {
   readonly name: string;
   /** Names that differ from the derived ones: the MCP tool. */
   readonly names?: { readonly tool?: string };
+  /** Its parameters are the positional arguments of the command, also where it is not offered over HTTP. */
   readonly route: { readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE'; readonly path: string };
   readonly summary: string;
   /** What the caller must hold. `null`: any valid credential. */
   readonly permission: Permission | null;
   /** Credentials that may call it; all kinds where absent. */
   readonly callers?: readonly Principal['kind'][];
+  /** On the command line `operator` runs as the operator of the installation and `tenant` as a person that is named. */
   readonly audience: 'tenant' | 'operator';
   readonly transports: readonly TransportName[];
   /** Units charged against rate limit and quota; 0 is not metered. */

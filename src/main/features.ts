@@ -2,7 +2,12 @@ import { createKeys, type KeysParts } from '../features/keys/index.ts';
 import { createLeaks, type LeaksParts } from '../features/leaks/index.ts';
 import { createMarket, type MarketParts } from '../features/market/index.ts';
 import { createServices } from '../features/services/index.ts';
-import { createTenants, type TenantsParts } from '../features/tenants/index.ts';
+import {
+  createOperatorCommands,
+  createTenants,
+  type OperatorParts,
+  type TenantsParts,
+} from '../features/tenants/index.ts';
 import { createUsage, type UsageParts } from '../features/usage/index.ts';
 import type { Endpoint } from '../kernel/endpoint.ts';
 import type { Job } from '../kernel/job.ts';
@@ -13,6 +18,7 @@ export function createFeatures(parts: {
   keys: KeysParts;
   leaks: LeaksParts;
   market: MarketParts;
+  operator: OperatorParts;
   tenants: TenantsParts;
   usage: UsageParts;
 }): {
@@ -27,6 +33,7 @@ export function createFeatures(parts: {
     createUsage(parts.usage),
     createServices(),
     createLeaks(parts.leaks),
+    createOperatorCommands(parts.operator),
   ];
   return {
     operations: features.flatMap((feature) => feature.operations),

@@ -10,6 +10,7 @@ export function describeOperations(): readonly Operation[] {
     keys: absent(),
     market: { sources: ['simulated'], apiKeys: {}, cache: absent(), wallClockMs: absent() },
     tenants: absent(),
+    operator: absent(),
     usage: absent(),
     leaks: absent(),
   }).operations;

@@ -10,13 +10,15 @@ import {
 } from '../features/keys/index.ts';
 import { createAdmission } from '../features/limits/admission.ts';
 import { createPostgresNonces, createRedisNonces, createServiceAuthenticator } from '../features/services/index.ts';
-import { createLocalIdentity, createPeople, createSessions } from '../features/tenants/index.ts';
+import { createLocalIdentity, createPeople, createSessions, type OperatorParts } from '../features/tenants/index.ts';
 import { chargedSince, createUsageWriter, EVENTS_HELD_MAX } from '../features/usage/index.ts';
 import { unavailable } from '../kernel/errors.ts';
 import { createInvoke } from '../kernel/invoke.ts';
+import { clerkIssuerOf } from '../lib/clerk-publishable-key.ts';
 import { createGate } from '../lib/gate.ts';
 import { openBus, SILENCE_NOTICED_MS } from '../platform/bus.ts';
 import { openCache } from '../platform/cache.ts';
+import { openClerkMetadata } from '../platform/clerk-metadata.ts';
 import type { Config } from '../platform/config.ts';
 import type { Connection } from '../platform/connection.ts';
 import type { Log } from '../platform/log.ts';
@@ -175,6 +177,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   const cache = openCache({ maxEntries: CACHE_ENTRIES_MAX, monotonicMs });
   const { operations, endpoints, jobs } = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, use: keyUse, admission, log, wallClockMs },
+    operator: { database, invalidations, dataKeys: secrets.dataKeys, log, clerk: clerkToTell(config) },
     usage: { database, writer: usageWriter, admission, wallClockMs },
     leaks: { peppers: secrets.peppers, invalidations, policy: config.LEAKED_KEYS },
     tenants: { database, dataKeys: secrets.dataKeys, log },
@@ -271,4 +274,12 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       return lost;
     },
   };
+}
+
+/** Whom tiers are passed on to: Clerk, where it may be written to. */
+function clerkToTell(config: Config): OperatorParts['clerk'] {
+  const { CLERK_PUBLISHABLE_KEY: publishableKey, CLERK_SECRET_KEY: secretKey, CLERK_API_URL: apiUrl } = config;
+  if (publishableKey === undefined || secretKey === undefined) return null;
+  const issuer = clerkIssuerOf(publishableKey);
+  return issuer === null ? null : { issuer, metadata: openClerkMetadata({ secretKey, apiUrl }) };
 }

@@ -66,6 +66,10 @@ export const meaningful: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
     { weight: 2, arbitrary: reference(['cursor'], ['cut short', 'continued', 'one character changed']) },
     { weight: 1, arbitrary: fc.base64String({ minLength: 1, maxLength: 60 }) },
   ),
+  tier: fc.oneof(
+    { weight: 6, arbitrary: fc.constantFrom('free', 'pro', 'enterprise') },
+    { weight: 1, arbitrary: fc.constantFrom('Free', 'none', "pro'--") },
+  ),
   name: fc.oneof(
     { weight: 4, arbitrary: fc.constantFrom(...names) },
     { weight: 4, arbitrary: fc.string({ unit: 'grapheme', minLength: 1, maxLength: 30 }).map(withoutControls) },

@@ -4,6 +4,7 @@ import type { Call, Principal } from '../../src/kernel/context.ts';
 import type { Invoke } from '../../src/kernel/invoke.ts';
 import { inputSchema, type Operation } from '../../src/kernel/operation.ts';
 import { kebab } from '../../src/transports/cli/flags.ts';
+import type { OperationRequest } from '../../src/transports/cli/operation-commands.ts';
 import { type CliParts, runCli } from '../../src/transports/cli/program.ts';
 import type { Fields } from './operation-arbitraries.ts';
 import {
@@ -79,7 +80,8 @@ export function cliCarrier(invoke: Invoke): Carrier {
       if (caller.operator === null) return 'nobody acts on a command line without a name';
       const line = toWords(operation, input, style);
       if (typeof line === 'string') return line;
-      const before = [...operation.name.replaceAll('_', '-').split('.'), '--user', caller.user, '--org', caller.org];
+      const who = operation.audience === 'operator' ? [] : ['--user', caller.user, '--org', caller.org];
+      const before = [...operation.name.replaceAll('_', '-').split('.'), ...who];
       if (style.json) before.push('--json');
       if (style.raw === null) {
         const { words, expected } = line;
@@ -94,11 +96,12 @@ export function cliCarrier(invoke: Invoke): Carrier {
   };
 }
 
-function callOf(caller: Caller, request: { user: string; org: string | undefined; requestId: string }): Call {
-  assert.deepEqual([request.user, request.org], [caller.user, caller.org]);
+function callOf(caller: Caller, { operation, user, org, requestId }: OperationRequest): Call {
+  const who = operation.audience === 'operator' ? [null, undefined] : [caller.user, caller.org];
+  assert.deepEqual([user, org], who);
   return {
     principal: caller.operator as Principal,
-    requestId: request.requestId,
+    requestId,
     transport: 'cli',
     ipAddress: null,
     userAgent: 'iora-cli/0.0.0',

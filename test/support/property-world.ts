@@ -1,8 +1,8 @@
 // The world that the cases of one operation are sent into: a tenant with callers of every kind, keys in every state,
 // another tenant whose rows nobody here may see, and owners whose limits are used up.
 import { randomBytes, randomUUID } from 'node:crypto';
-import { LOCAL_ISSUER, operatorPrincipal } from '../../src/features/tenants/index.ts';
-import { type Principal, servicePermissions, tenantPermissions } from '../../src/kernel/context.ts';
+import { installationOperator, LOCAL_ISSUER, operatorPrincipal } from '../../src/features/tenants/index.ts';
+import { adminPermissions, type Principal, servicePermissions, tenantPermissions } from '../../src/kernel/context.ts';
 import type { Operation } from '../../src/kernel/operation.ts';
 import { signedHeaders } from '../../src/lib/service-signature.ts';
 import { type TestApplication, until } from './application.ts';
@@ -90,8 +90,11 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     return person('owner', org);
   }
 
-  async function person(role: 'owner' | 'member' | 'viewer', org: string): Promise<Caller & { principal: Principal }> {
-    const user = email(role, org);
+  async function person(
+    role: 'owner' | 'member' | 'viewer',
+    org: string,
+    user = email(role, org),
+  ): Promise<Caller & { principal: Principal }> {
     const principal = await app.member(user, org, role);
     const known = await app.app.people.resolve({
       issuer: LOCAL_ISSUER,
@@ -105,6 +108,14 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     const credential = await app.token(user, org);
     const operator = operatorPrincipal(known);
     return { name: role, credential, principal, user, org, operator, exhausted: false };
+  }
+
+  /** An owner of the organization who also administers the platform. */
+  async function administrator(org: string): Promise<Caller> {
+    const user = email('administrator', org);
+    const { userId } = await app.session(user);
+    await app.sql('UPDATE users SET platform_permissions = $2 WHERE id = $1', [userId, adminPermissions]);
+    return { ...(await person('owner', org, user)), name: 'administrator' };
   }
 
   async function keyCaller(
@@ -194,6 +205,10 @@ export async function buildWorld(app: TestApplication, operation: Operation): Pr
     await keyCaller('key without quota', spent, undefined, true),
     await keyCaller('key in a hurry', hurried, undefined, true),
     { ...full, name: 'owner of all keys allowed' },
+    // The operator is known to nobody but a command line.
+    operation.transports.some((transport) => transport !== 'cli')
+      ? await administrator(slugs.main)
+      : { ...owner, name: 'operator', principal: installationOperator, operator: installationOperator },
     // Over one transport alone, so only where nobody else is let through.
     ...(operation.callers?.includes('service') === true ? [service] : []),
     { ...owner, name: 'nobody', credential: misspelt(foreign[0]?.key ?? ''), principal: null, operator: null },

@@ -5,10 +5,13 @@ import type { Database } from '../../platform/postgres.ts';
 import { getProfile } from './get-profile.ts';
 import { listOrganizations } from './list-organizations.ts';
 
+export { findPerson } from './find-person.ts';
 export { createIdentity, type Identity, type IdentityParts } from './identity.ts';
+export { installationOperator } from './installation-operator.ts';
 export { createLocalIdentity } from './local-identity.ts';
 export { LOCAL_ISSUER, signLocalToken } from './local-token.ts';
-export { createPeople, operatorPrincipal } from './people.ts';
+export { createOperatorCommands, type OperatorParts } from './operator.ts';
+export { createPeople, operatorPrincipal, type Person } from './people.ts';
 export { createSessions } from './sessions.ts';
 
 export interface TenantsParts {

@@ -81,8 +81,8 @@ export function operatorPrincipal(person: Person): Principal {
   return Object.freeze<Principal>({ ...sessionPrincipal(person, false), kind: 'operator' });
 }
 
-/** What `sign_in` answers. */
-interface SignedIn {
+/** What `sign_in` and `find_person` answer. */
+export interface SignedIn {
   readonly user_id: string;
   readonly org_id: string | null;
   readonly role: OrganizationRole | null;
@@ -124,22 +124,26 @@ export function createPeople(parts: {
           ${organization?.role ?? null})`.execute(tx),
       );
       const [row] = rows;
-      if (row === undefined) return null;
-      return {
-        userId: row.user_id,
-        orgId: row.org_id,
-        ownerId: row.org_id ?? row.user_id,
-        role: row.role,
-        tier: row.tier,
-        limits: {
-          requestsPerMinute: row.requests_per_minute,
-          requestsPerMonth: row.requests_per_month === null ? null : Number(row.requests_per_month),
-          maxApiKeys: row.max_api_keys,
-        },
-        active: row.user_active && row.org_active !== false,
-        ownerEpoch: Number(row.owner_epoch),
-        platformPermissions: row.platform_permissions,
-      };
+      return row === undefined ? null : toPerson(row);
     },
+  };
+}
+
+/** The person that a row tells of. */
+export function toPerson(row: SignedIn): Person {
+  return {
+    userId: row.user_id,
+    orgId: row.org_id,
+    ownerId: row.org_id ?? row.user_id,
+    role: row.role,
+    tier: row.tier,
+    limits: {
+      requestsPerMinute: row.requests_per_minute,
+      requestsPerMonth: row.requests_per_month === null ? null : Number(row.requests_per_month),
+      maxApiKeys: row.max_api_keys,
+    },
+    active: row.user_active && row.org_active !== false,
+    ownerEpoch: Number(row.owner_epoch),
+    platformPermissions: row.platform_permissions,
   };
 }

@@ -1,15 +1,23 @@
 import { keepPartitionsAhead } from '../../features/retention/keep-partitions-ahead.ts';
-import { LOCAL_ISSUER, operatorPrincipal } from '../../features/tenants/index.ts';
+import {
+  findPerson,
+  installationOperator,
+  LOCAL_ISSUER,
+  operatorPrincipal,
+  type Person,
+} from '../../features/tenants/index.ts';
 import type { Principal } from '../../kernel/context.ts';
 import { AppError, toAppError } from '../../kernel/errors.ts';
+import type { Config } from '../../platform/config.ts';
 import { openMetrics } from '../../platform/metrics.ts';
 import type { OperationRequest } from '../../transports/cli/operation-commands.ts';
 import { version } from '../release.ts';
-import { loadSecrets } from '../secrets.ts';
+import { loadSecrets, type Secrets } from '../secrets.ts';
 import { type Application, wire } from '../wire.ts';
+import { loadCommandConfig } from './command-config.ts';
 import { type CommandParts, prepareDatabase, withDatabase } from './command-database.ts';
 import { unlessAborted } from './interrupt.ts';
-import { readPerson } from './person.ts';
+import { hasIdentityProvider, readNamedPerson, readPerson } from './person.ts';
 
 /** Longest wait for usage to be written before the command ends and says that it was not. */
 const FLUSH_DEADLINE_MS = 5_000;
@@ -22,7 +30,7 @@ export async function callOperation(
   request: OperationRequest,
   answer: (output: unknown) => Promise<void>,
 ): Promise<void> {
-  const person = readPerson(request.user, request.org);
+  const identify = identifier(request, loadCommandConfig());
   await withDatabase(async (parts) => {
     await prepareDatabase(parts);
     const { config, log, source, signal } = parts;
@@ -41,7 +49,7 @@ export async function callOperation(
     let lost = 0;
     try {
       await unlessAborted(makeReady(application, request, parts), signal);
-      await invoke(application, { request, person, parts, answer });
+      await invoke(application, { request, identify: () => identify(application, secrets), parts, answer });
     } catch (thrown) {
       if (signal.aborted && !(thrown instanceof AppError)) throw signal.reason;
       const error = toAppError(thrown);
@@ -63,16 +71,16 @@ async function makeReady(application: Application, { operation }: OperationReque
 
 interface Calling {
   readonly request: OperationRequest;
-  readonly person: { readonly email: string; readonly org: string | undefined };
+  readonly identify: () => Promise<Principal>;
   readonly parts: CommandParts;
   readonly answer: (output: unknown) => Promise<void>;
 }
 
-async function invoke(application: Application, { request, person, parts, answer }: Calling): Promise<void> {
+async function invoke(application: Application, { request, identify, parts, answer }: Calling): Promise<void> {
   const operation = application.operations.find(({ name }) => name === request.operation.name);
   if (operation === undefined) throw new Error(`${request.operation.name} is described but not wired`);
   const { signal } = parts;
-  const principal = await unlessAborted(resolvePrincipal(application, person), signal);
+  const principal = await unlessAborted(identify(), signal);
   const running = application.invoke(
     operation,
     {
@@ -91,15 +99,30 @@ async function invoke(application: Application, { request, person, parts, answer
   await answer(outcome.output);
 }
 
-async function resolvePrincipal({ people }: Application, { email, org }: Calling['person']): Promise<Principal> {
-  const person = await people.resolve({
-    issuer: LOCAL_ISSUER,
-    subject: email,
-    email,
-    organization: org === undefined ? null : { externalId: org, slug: org, name: org, role: null },
-    sessionId: null,
-    issuedAt: new Date(),
-  });
+type Identify = (application: Application, secrets: Secrets) => Promise<Principal>;
+
+/** How to find out as whom the operation runs. Throws UsageError at once where it is not said well. */
+function identifier({ user, org }: OperationRequest, config: Config): Identify {
+  if (user === null) return () => Promise.resolve(installationOperator);
+  if (hasIdentityProvider(config)) {
+    const named = readNamedPerson(user, org);
+    return async ({ database }, { dataKeys }) => actingAs(await database.call((tx) => findPerson(tx, dataKeys, named)));
+  }
+  const { email, org: slug } = readPerson(user, org);
+  return async ({ people }) =>
+    actingAs(
+      await people.resolve({
+        issuer: LOCAL_ISSUER,
+        subject: email,
+        email,
+        organization: slug === undefined ? null : { externalId: slug, slug, name: slug, role: null },
+        sessionId: null,
+        issuedAt: new Date(),
+      }),
+    );
+}
+
+function actingAs(person: Person | null): Principal {
   if (person?.active !== true)
     throw new AppError('unauthenticated', 'This person or organization is suspended or closed.');
   return operatorPrincipal(person);

@@ -7,16 +7,23 @@ import { flagsOf, flagWords, kebab, readValue } from './flags.ts';
 export interface OperationRequest {
   readonly operation: Operation;
   readonly input: Readonly<Record<string, unknown>>;
-  /** Email of the person who acts. */
-  readonly user: string;
+  /** The person who acts, as it was named; null for the operator of the installation, who acts as nobody. */
+  readonly user: string | null;
   /** Organization the person acts in. */
   readonly org: string | undefined;
   readonly requestId: string;
 }
 
 const whoOptions = [
-  { flags: '--user <email>', description: 'Who acts; made known when new' },
-  { flags: '--org <slug>', description: 'Organization to act in; made with this person as owner when it is new' },
+  {
+    flags: '--user <email>',
+    description: 'Who acts; made known when new. With an identity provider only who has signed in, also by id',
+  },
+  {
+    flags: '--org <slug>',
+    description:
+      'Organization to act in; made with this person as owner when it is new. With an identity provider only one of theirs, also by id',
+  },
 ];
 
 /** `keys.create` as `iora keys create`, with a flag for every field of its input. */
@@ -30,7 +37,7 @@ export function operationSpec(operation: Operation): CommandSpec {
       .filter((flag) => flag.positional)
       .map((flag) => ({ name: flag.word, description: flag.description })),
     options: [
-      ...whoOptions,
+      ...(isOfOperator(operation) ? [] : whoOptions),
       ...flags
         .filter((flag) => !flag.positional)
         .flatMap((flag) => [
@@ -44,8 +51,8 @@ export function operationSpec(operation: Operation): CommandSpec {
 
 /** What was given as the operation takes it. Throws UsageError when it is not said who acts. */
 export function readRequest(operation: Operation, given: Given, requestId: string): OperationRequest {
-  const user = given.options.get('user');
-  if (typeof user !== 'string') throw new UsageError('say who acts: --user EMAIL');
+  const user = isOfOperator(operation) ? null : given.options.get('user');
+  if (typeof user !== 'string' && user !== null) throw new UsageError('say who acts: --user EMAIL');
   const org = given.options.get('org');
   const positionals = [...given.positionals];
   const input: Record<string, unknown> = {};
@@ -54,6 +61,11 @@ export function readRequest(operation: Operation, given: Given, requestId: strin
     if (value !== undefined) input[flag.property] = readValue(flag, value);
   }
   return { operation, input, user, org: typeof org === 'string' ? org : undefined, requestId };
+}
+
+/** Whether it runs as the operator of the installation, so that nobody has to be named. */
+export function isOfOperator({ audience }: Operation): boolean {
+  return audience === 'operator';
 }
 
 /** The operations that are offered here. */

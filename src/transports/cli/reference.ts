@@ -1,7 +1,7 @@
 import type { Operation } from '../../kernel/operation.ts';
 import type { CommandSpec } from './command-spec.ts';
 import { flagsOf } from './flags.ts';
-import { offered, operationSpec } from './operation-commands.ts';
+import { isOfOperator, offered, operationSpec } from './operation-commands.ts';
 import { processCommands } from './process-commands.ts';
 
 const introduction = `# Command line
@@ -26,21 +26,18 @@ A flag that takes a list can be repeated or be given a comma-separated list; \`n
 export function cliReference(operations: readonly Operation[]): string {
   const own = processCommands.map(([, spec]) => commandSection(spec, []));
   const derived = offered(operations).map((operation) =>
-    commandSection(operationSpec(operation), [
-      `The same as \`${operation.route.method} ${operation.route.path}\`${charge(operation)}.`,
-      '',
-      '```sh',
-      exampleLine(operation),
-      '```',
-      '',
-    ]),
+    commandSection(operationSpec(operation), [notesOf(operation), '', '```sh', exampleLine(operation), '```', '']),
   );
   return [introduction, '## The installation\n', ...own, '## Operations\n', ...derived].join('\n');
 }
 
-function charge({ permission, cost }: Operation): string {
+/** What it is elsewhere, what it needs and what it costs. */
+function notesOf(operation: Operation): string {
+  const { route, permission, cost, transports } = operation;
+  const sameAs = transports.includes('http') ? `The same as \`${route.method} ${route.path}\`` : 'Offered here only';
+  if (isOfOperator(operation)) return `${sameAs}; here it runs as the operator of the installation.`;
   const needs = permission === null ? '' : `; needs \`${permission}\``;
-  return cost === 0 ? needs : `${needs}; counts ${cost} against limit and quota`;
+  return `${sameAs}${needs}${cost === 0 ? '' : `; counts ${cost} against limit and quota`}.`;
 }
 
 function commandSection(spec: CommandSpec, notes: readonly string[]): string {
@@ -75,7 +72,8 @@ function exampleLine(operation: Operation): string {
     if (typeof value === 'boolean') return value ? `--${flag.word}` : `--no-${flag.word}`;
     return `--${flag.word} ${quoted(typeof value === 'object' && !Array.isArray(value) ? JSON.stringify(value) : String(value))}`;
   });
-  return ['iora', ...words, '--user ada@example.com', ...values].join(' ');
+  const who = isOfOperator(operation) ? [] : ['--user ada@example.com'];
+  return ['iora', ...words, ...who, ...values].join(' ');
 }
 
 function quoted(word: string): string {
