@@ -6,9 +6,11 @@ import { type Benchmark, type Outcome, store } from './benchmark.ts';
 import { hotPath } from './hot-path.ts';
 import { keyLookup } from './key-lookup.ts';
 import { limiter } from './limiter.ts';
+import { sessionCalls } from './session-calls.ts';
+import { signedCalls } from './signed-calls.ts';
 import { usageWriter } from './usage-writer.ts';
 
-const benchmarks: readonly Benchmark[] = [limiter, usageWriter, keyLookup, hotPath];
+const benchmarks: readonly Benchmark[] = [limiter, usageWriter, keyLookup, hotPath, sessionCalls, signedCalls];
 
 const print = (line = '') => void process.stdout.write(`${line}\n`);
 

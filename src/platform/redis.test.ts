@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { fileURLToPath } from 'node:url';
 import { until } from '../../test/support/application.ts';
 import {
   freePort,
@@ -226,20 +226,13 @@ test('sentinels say which server it is', { skip: skipOwn }, async (context) => {
   assert.equal(unknown.connected, false);
 });
 
+/** Key and certificate of `localhost`, made by `openssl req -x509` for a hundred years and known to nobody but this test. */
+const certificate = fileURLToPath(new URL('../../test/fixtures/localhost.pem', import.meta.url));
+
 test('with rediss the certificate is verified', { skip: skipOwn }, async (context) => {
-  const folder = mkdtempSync(join(tmpdir(), 'iora-tls-'));
-  context.after(async () => rmSync(folder, { recursive: true, force: true }));
-  const [certificate, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
-  execFileSync(
-    'openssl',
-    `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ${key} -out ${certificate}`.split(
-      ' ',
-    ),
-    { stdio: 'ignore' },
-  );
   const port = await freePort();
   const tls = ['--tls-port', String(port), '--tls-auth-clients', 'no'];
-  await own(context, [...tls, '--tls-cert-file', certificate, '--tls-key-file', key]);
+  await own(context, [...tls, '--tls-cert-file', certificate, '--tls-key-file', certificate]);
   const unknown = open(`rediss://localhost:${port}`);
   await until(() => unknown.lost.length > 0, 'an unknown authority is refused');
   assert.match(String(unknown.lost[0]), /self-signed certificate/);

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { killLoop } from './kill-loop.ts';
 import { propertyLoop } from './property.ts';
+import { revocationLoop } from './revocation.ts';
 
 /**
  * `npm run soak [-- --short] [--only NAME] [--seed NUMBER]`: the long loops that try to break a promise. Ends with exit
@@ -10,6 +11,8 @@ import { propertyLoop } from './property.ts';
 
 const ROUNDS = 60;
 const ROUNDS_SHORT = 6;
+const REVOCATIONS = 200;
+const REVOCATIONS_SHORT = 20;
 const CASES_AN_OPERATION = 10_000;
 const CASES_AN_OPERATION_SHORT = 1_000;
 /** fast-check takes seeds of 32 bits. */
@@ -22,6 +25,7 @@ interface Settings {
 
 const loops: Readonly<Record<string, (settings: Settings) => Promise<{ readonly broken: readonly string[] }>>> = {
   property: ({ short, seed }) => propertyLoop(short ? CASES_AN_OPERATION_SHORT : CASES_AN_OPERATION, seed, say),
+  revocation: ({ short }) => revocationLoop(short ? REVOCATIONS_SHORT : REVOCATIONS, say),
   kill: ({ short }) => killLoop(short ? ROUNDS_SHORT : ROUNDS, say),
 };
 

@@ -40,23 +40,25 @@ export async function startInstances(database: TestDatabase, redisUrl: string | 
     LOG_LEVEL: 'warn',
     ...(redisUrl === undefined ? {} : { REDIS_URL: redisUrl, REDIS_PREFIX: `${database.name}:` }),
   };
-  const servers: ServerProcess[] = [];
-  try {
-    while (servers.length < INSTANCES) {
-      const isLast = servers.length === INSTANCES - 1;
+  const started = await Promise.allSettled(
+    Array.from({ length: INSTANCES }, (_, index) => {
+      const isLast = index === INSTANCES - 1;
       const own = isLast ? { DATABASE_DIRECT_URL: throughProxy(database.apiUrl, listenOfLast) } : {};
-      servers.push(await startServerProcess({ ...settings, ...own }));
-    }
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+      return startServerProcess({ ...settings, ...own });
+    }),
+  );
+  const servers = started.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
 
   async function stop(): Promise<void> {
     listenOfLast.set('reset');
     await Promise.all(servers.map((server) => server.stop()));
     await listenOfLast.close();
     await rm(dataDir, { recursive: true, force: true });
+  }
+  const failed = started.find((start) => start.status === 'rejected');
+  if (failed !== undefined) {
+    await stop();
+    throw failed.reason;
   }
   return { servers, listenOfLast, session, stop };
 }

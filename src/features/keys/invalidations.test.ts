@@ -159,6 +159,23 @@ test('an instance that does not answer is not counted, and catches up when it is
   assert.deepEqual([answer.effectiveOn, answer.of], [2, 2], 'who said goodbye is not waited for');
 });
 
+test('while news may be missed nothing is believed for long, neither keys nor sessions', async () => {
+  const { hostname, port } = new URL(database.apiUrl);
+  const proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const deaf = await startApplication(database, { settings, secrets, directUrl: throughProxy(database.apiUrl, proxy) });
+  const { email, session } = await person();
+  const { key } = await knownKey(session, [deaf]);
+  const token = await deaf.token(email);
+  await deaf.bearer(token);
+  proxy.set('reset');
+  await until(() => !deaf.app.listening(), 'the loss is noticed');
+  await one.sql('UPDATE users SET suspended_at = now() WHERE id = $1', [session.userId]);
+  // The end of this wait is far below the minute for which both are believed otherwise.
+  for (const credential of [key, token]) await until(() => isRefused(deaf, credential), 'it asks again by itself');
+  await deaf.close();
+  await proxy.close();
+});
+
 test('an instance whose listening connection was cut forgets all it remembers', async () => {
   const { session } = await person();
   const { key } = await knownKey(session);

@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
-import { z } from 'zod';
 import type { Log } from '../../platform/log.ts';
 import type { Database, Transaction } from '../../platform/postgres.ts';
 import type { Redis } from '../../platform/redis.ts';
-import type { Epochs, PrincipalCache, Tag } from './principal-cache.ts';
+import { acknowledgementSchema, type Message, messageSchema, parse, toMessages } from './invalidation-messages.ts';
+import type { PrincipalCache, Tag } from './principal-cache.ts';
 
 /**
  * Carries "what you know of this credential is no longer true" to every instance. The message is part of the change's
@@ -18,8 +17,6 @@ export type BusName = 'postgres' | 'redis';
 const ACKNOWLEDGE_WAIT_MS = 2_000;
 /** How long acknowledgements are still heard, for the measurement alone. */
 const ACKNOWLEDGEMENTS_HEARD_MS = 10 * ACKNOWLEDGE_WAIT_MS;
-/** PostgreSQL takes 8,000 bytes in one NOTIFY; a tag has at most 263 characters, an owner's id 40. */
-const ITEMS_PER_MESSAGE_MAX = 20;
 
 export interface Effect {
   /** Live instances known to apply the change. */
@@ -67,20 +64,6 @@ export interface InvalidationsParts {
   readonly log: Log;
   /** Told of every instance that acknowledges a change made here, by the bus on which that was heard first. */
   readonly observe?: (bus: BusName, ms: number) => void;
-}
-
-const tagSchema = z.templateLiteral([z.enum(['family', 'owner', 'user', 'session']), ':', z.string().max(255)]);
-const epochsSchema = z
-  .record(z.string().max(255), z.int().nonnegative())
-  .refine((epochs) => Object.keys(epochs).length <= ITEMS_PER_MESSAGE_MAX);
-// Releases before this one send a hundred tags and no epochs.
-const messageSchema = z.object({ id: z.uuid(), tags: z.array(tagSchema).max(100), epochs: epochsSchema.optional() });
-const acknowledgementSchema = z.object({ id: z.uuid(), instance: z.uuid() });
-
-interface Message {
-  readonly id: string;
-  readonly tags: readonly Tag[];
-  readonly epochs: Epochs;
 }
 
 /** A change made here. */
@@ -203,29 +186,6 @@ export function createInvalidations(parts: InvalidationsParts): Invalidations {
   };
 }
 
-/** As many messages as it takes, at least one. */
-function toMessages(tags: readonly Tag[], epochs: readonly (readonly [string, number])[]): Message[] {
-  const messages: Message[] = [];
-  for (let from = 0; from === 0 || from < Math.max(tags.length, epochs.length); from += ITEMS_PER_MESSAGE_MAX) {
-    const to = from + ITEMS_PER_MESSAGE_MAX;
-    messages.push({
-      id: randomUUID(),
-      tags: tags.slice(from, to),
-      epochs: Object.fromEntries(epochs.slice(from, to)),
-    });
-  }
-  return messages;
-}
-
 async function notify(tx: Transaction, channel: string, payload: string): Promise<void> {
   await sql`select pg_notify(${channel}, ${payload})`.execute(tx);
-}
-
-/** The message, or undefined when it is not one of ours: anybody who may connect may send on a channel. */
-function parse<Schema extends z.ZodType>(schema: Schema, payload: string): z.infer<Schema> | undefined {
-  try {
-    return schema.parse(JSON.parse(payload));
-  } catch {
-    return undefined;
-  }
 }
