@@ -26,10 +26,26 @@ const refused = '42501';
 const violated = '23514';
 
 /** Every function by which the service reaches across tenants, each under a name of its own in `iora.definer`. */
-const definersOfTheService = ['bump_epochs', 'find_api_key', 'record_key_use', 'record_usage', 'sign_in'];
+const definersOfTheService = [
+  'bump_epochs',
+  'delete_membership',
+  'delete_organization',
+  'delete_person',
+  'ensure_person',
+  'find_api_key',
+  'forget_identity_messages',
+  'receive_webhook',
+  'record_key_use',
+  'record_usage',
+  'revoke_session',
+  'sign_in',
+  'update_person',
+  'upsert_membership',
+  'upsert_organization',
+];
 
 /** Tables that only those functions reach: no role has any right on them. */
-const behindDefiners = ['identity_deletions'];
+const behindDefiners = ['identity_deletions', 'webhook_messages'];
 
 let cluster: TestCluster;
 let database: TestDatabase;

@@ -134,6 +134,12 @@ const served: readonly [role: string, query: string, index: string][] = [
     'SELECT * FROM outbox_events WHERE delivered_at IS NULL AND available_at <= now() ORDER BY available_at LIMIT 10',
     'outbox_events_undelivered_idx',
   ],
+  ['postgres', `SELECT * FROM webhook_messages WHERE received_at < now() LIMIT 10`, 'webhook_messages_received_idx'],
+  [
+    'postgres',
+    `SELECT * FROM identity_deletions WHERE kind IN ('session', 'membership', 'member') AND deleted_at < now() LIMIT 10`,
+    'identity_deletions_forgettable_idx',
+  ],
 ];
 
 test('every query that an index is there for goes through it', async () => {

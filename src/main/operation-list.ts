@@ -10,6 +10,13 @@ export function describeOperations(): readonly Operation[] {
     keys: absent(),
     market: { sources: ['simulated'], apiKeys: {}, cache: absent(), wallClockMs: absent() },
     usage: absent(),
+    clerk: {
+      database: absent(),
+      dataKeys: absent(),
+      invalidations: absent(),
+      publishableKey: undefined,
+      webhookSecret: undefined,
+    },
   }).operations;
 }
 

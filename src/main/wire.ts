@@ -140,6 +140,13 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   const { operations, endpoints, jobs } = createFeatures({
     keys: { database, peppers: secrets.peppers, invalidations, admission, wallClockMs },
     usage: { database, writer: usageWriter, admission, wallClockMs },
+    clerk: {
+      database,
+      dataKeys: secrets.dataKeys,
+      invalidations,
+      publishableKey: config.CLERK_PUBLISHABLE_KEY,
+      webhookSecret: config.CLERK_WEBHOOK_SECRET,
+    },
     market: {
       sources: config.MARKET_SOURCES,
       apiKeys: {
@@ -184,6 +191,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     database,
     probeDatabase,
     people,
+    sessions,
     instances,
     localIdentity,
     usage: () => ({ pending: usageWriter.pending(), max: EVENTS_HELD_MAX }),
