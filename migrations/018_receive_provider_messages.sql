@@ -56,7 +56,8 @@ LANGUAGE sql AS $$
             'succeeded', p_changes)
 $$;
 
--- The id of the person, made here where they were not known; locks the row, for what is about to be sealed is bound to it.
+-- The id of the person, made here where they were not known. Locks the row: what is about to be sealed is bound to it, and
+-- whoever changes a person and an organization locks the person first, so that nobody waits for each other in a circle.
 -- A person who was deleted has a row too (delete_person) and is answered as it is.
 CREATE FUNCTION ensure_person(p_issuer text, p_subject text, p_new_user_id text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
@@ -259,35 +260,32 @@ END
 $$;
 
 -- Ends a membership for good, whether or not it was ever known, and the person's being a member until that moment, which tokens
--- issued before may still claim. Answers who lost their membership by it.
+-- issued before may still claim. Answers whether the person lost a membership by it.
 CREATE FUNCTION delete_membership(
-  p_issuer text, p_external_id text, p_org_external_id text, p_subject text, p_deleted_at timestamptz
-) RETURNS text
+  p_issuer text, p_external_id text, p_org_external_id text, p_subject text, p_user_id text, p_deleted_at timestamptz
+) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   v_org_id text;
-  v_user_id text;
   v_role text;
 BEGIN
   PERFORM set_config('iora.definer', 'delete_membership', true);
-  -- The person before the organization, as everywhere, so that nobody waits for each other in a circle.
-  PERFORM FROM users WHERE issuer = p_issuer AND subject = p_subject FOR NO KEY UPDATE;
   -- For an organization that is only being made, there is no row yet that both could lock.
   PERFORM pg_advisory_xact_lock(hashtextextended('organization ' || p_issuer || ' ' || p_org_external_id, 0));
   SELECT id INTO v_org_id FROM organizations WHERE issuer = p_issuer AND external_id = p_org_external_id FOR UPDATE;
   PERFORM note_identity_deletion(p_issuer, 'membership', p_external_id, p_deleted_at);
   PERFORM note_identity_deletion(p_issuer, 'member', p_org_external_id || ' ' || p_subject, p_deleted_at);
-  DELETE FROM organization_members m USING users u
-    WHERE m.org_id = v_org_id AND m.user_id = u.id AND u.issuer = p_issuer AND u.subject = p_subject
+  DELETE FROM organization_members m
+    WHERE m.org_id = v_org_id AND m.user_id = p_user_id
       AND (m.external_id = p_external_id
            OR m.external_id IS NULL AND coalesce(m.provider_updated_at <= p_deleted_at, true))
-    RETURNING m.user_id, m.role INTO v_user_id, v_role;
-  IF v_user_id IS NOT NULL THEN
-    PERFORM audit_provider_message(v_user_id, v_org_id, 'member_removed', 'member', v_user_id, jsonb_build_object('role', v_role));
+    RETURNING m.role INTO v_role;
+  IF v_role IS NOT NULL THEN
+    PERFORM audit_provider_message(p_user_id, v_org_id, 'member_removed', 'member', p_user_id, jsonb_build_object('role', v_role));
   END IF;
   PERFORM set_config('iora.definer', '', true);
-  RETURN v_user_id;
+  RETURN v_role IS NOT NULL;
 END
 $$;
 
@@ -341,7 +339,7 @@ GRANT EXECUTE ON FUNCTION delete_person(text, text, text, timestamptz) TO iora_a
 GRANT EXECUTE ON FUNCTION upsert_organization(text, text, text, text, text, text, timestamptz) TO iora_api;
 GRANT EXECUTE ON FUNCTION delete_organization(text, text, text, timestamptz) TO iora_api;
 GRANT EXECUTE ON FUNCTION upsert_membership(text, text, text, text, text, timestamptz, timestamptz) TO iora_api;
-GRANT EXECUTE ON FUNCTION delete_membership(text, text, text, text, timestamptz) TO iora_api;
+GRANT EXECUTE ON FUNCTION delete_membership(text, text, text, text, text, timestamptz) TO iora_api;
 GRANT EXECUTE ON FUNCTION revoke_session(text, text, text, timestamptz, boolean) TO iora_api;
 GRANT EXECUTE ON FUNCTION forget_identity_messages(timestamptz, integer) TO iora_api;
 
@@ -352,8 +350,7 @@ CREATE POLICY provider_messages ON identity_deletions TO iora_owner
     'delete_person', 'delete_organization', 'upsert_membership', 'delete_membership', 'revoke_session', 'forget_identity_messages'));
 CREATE POLICY provider_messages ON users TO iora_owner
   USING ((SELECT current_setting('iora.definer', true)) IN (
-    'ensure_person', 'update_person', 'delete_person', 'upsert_organization', 'upsert_membership', 'delete_membership',
-    'revoke_session'));
+    'ensure_person', 'update_person', 'delete_person', 'upsert_organization', 'upsert_membership', 'revoke_session'));
 CREATE POLICY provider_messages ON organizations TO iora_owner
   USING ((SELECT current_setting('iora.definer', true)) IN (
     'upsert_organization', 'delete_organization', 'upsert_membership', 'delete_membership'));
@@ -374,7 +371,7 @@ DROP POLICY provider_messages ON users;
 DROP POLICY provider_messages ON identity_deletions;
 DROP FUNCTION forget_identity_messages(timestamptz, integer);
 DROP FUNCTION revoke_session(text, text, text, timestamptz, boolean);
-DROP FUNCTION delete_membership(text, text, text, text, timestamptz);
+DROP FUNCTION delete_membership(text, text, text, text, text, timestamptz);
 DROP FUNCTION upsert_membership(text, text, text, text, text, timestamptz, timestamptz);
 DROP FUNCTION delete_organization(text, text, text, timestamptz);
 DROP FUNCTION upsert_organization(text, text, text, text, text, text, timestamptz);

@@ -52,6 +52,10 @@ before(async () => {
        SELECT 'user_' || n, 'x', 'evt_' || n, '{}', 'completed', now(), now() FROM generate_series(1, ${ROWS}) n;
      INSERT INTO outbox_events (topic, owner_id, payload, delivered_at)
        SELECT 'x', 'user_' || n, '{}', now() FROM generate_series(1, ${ROWS}) n;
+     INSERT INTO webhook_messages (provider, message_id, event_type, received_at)
+       SELECT 'clerk', n, 'user.created', now() - n * interval '1 minute' FROM generate_series(1, ${ROWS}) n;
+     INSERT INTO identity_deletions (issuer, kind, external_id, deleted_at)
+       SELECT 'test', 'session', n, now() - n * interval '1 minute' FROM generate_series(1, ${ROWS}) n;
      ANALYZE`,
   );
 });
@@ -134,10 +138,14 @@ const served: readonly [role: string, query: string, index: string][] = [
     'SELECT * FROM outbox_events WHERE delivered_at IS NULL AND available_at <= now() ORDER BY available_at LIMIT 10',
     'outbox_events_undelivered_idx',
   ],
-  ['postgres', `SELECT * FROM webhook_messages WHERE received_at < now() LIMIT 10`, 'webhook_messages_received_idx'],
   [
     'postgres',
-    `SELECT * FROM identity_deletions WHERE kind IN ('session', 'membership', 'member') AND deleted_at < now() LIMIT 10`,
+    'SELECT * FROM webhook_messages WHERE received_at < now() ORDER BY received_at LIMIT 10',
+    'webhook_messages_received_idx',
+  ],
+  [
+    'postgres',
+    `SELECT * FROM identity_deletions WHERE kind IN ('session', 'membership', 'member') AND deleted_at < now() ORDER BY deleted_at LIMIT 10`,
     'identity_deletions_forgettable_idx',
   ],
 ];
@@ -172,6 +180,7 @@ test('every index of ours is there for a query named here', async () => {
     'schema_migrations_pkey',
     'tiers_pkey',
     'usage_logs_pkey',
+    'webhook_messages_pkey',
   ];
   assert.deepEqual(
     rows

@@ -11,6 +11,14 @@ test('the issuer is the host in the publishable key', () => {
 });
 
 test('a key without a host is refused', () => {
-  const wrong = ['', 'pk_test_', 'sk_test_Y2xlcmsk', keyOf('clerk.example.com'), keyOf('$'), keyOf('a.b/c$'), keyOf('a@b$')];
+  const wrong = [
+    '',
+    'pk_test_',
+    'sk_test_Y2xlcmsk',
+    keyOf('clerk.example.com'),
+    keyOf('$'),
+    keyOf('a.b/c$'),
+    keyOf('a@b$'),
+  ];
   for (const key of wrong) assert.throws(() => clerkIssuer(key), RangeError, key);
 });

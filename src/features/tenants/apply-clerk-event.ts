@@ -35,15 +35,15 @@ export async function applyClerkEvent(
     case 'user.deleted': {
       const endedAt = event.timestamp ?? sentAt;
       return ofPerson(
-        await valueOf<string>(tx, sql`delete_person(${parts.issuer}, ${event.data.id}, ${newId('user')}, ${endedAt})`),
+        await answerOf<string>(tx, sql`delete_person(${parts.issuer}, ${event.data.id}, ${newId('user')}, ${endedAt})`),
       );
     }
     case 'organization.created':
     case 'organization.updated':
-      return ofPerson((await upsertOrganization(parts, tx, event.data)).raised_user_id);
+      return ofRaised((await upsertOrganization(parts, tx, event.data)).raised_user_id);
     case 'organization.deleted': {
       const endedAt = event.timestamp ?? sentAt;
-      const id = await valueOf<string>(
+      const id = await answerOf<string>(
         tx,
         sql`delete_organization(${parts.issuer}, ${event.data.id}, ${newId('org')}, ${endedAt})`,
       );
@@ -55,19 +55,19 @@ export async function applyClerkEvent(
     case 'organizationMembership.deleted': {
       const { externalId, organizationId, subject } = event.data;
       const endedAt = event.timestamp ?? sentAt;
-      return ofPerson(
-        await valueOf<string | null>(
-          tx,
-          sql`delete_membership(${parts.issuer}, ${externalId}, ${organizationId}, ${subject}, ${endedAt})`,
-        ),
+      const userId = await ensurePerson(parts, tx, subject);
+      const ended = await answerOf<boolean>(
+        tx,
+        sql`delete_membership(${parts.issuer}, ${externalId}, ${organizationId}, ${subject}, ${userId}, ${endedAt})`,
       );
+      return ended ? ofPerson(userId) : null;
     }
     case 'session.revoked':
     case 'session.ended':
     case 'session.removed': {
       const { id, user_id: subject } = event.data;
       const revoked = event.type === 'session.revoked';
-      const userId = await valueOf<string | null>(
+      const userId = await answerOf<string | null>(
         tx,
         sql`revoke_session(${parts.issuer}, ${id}, ${subject}, ${event.timestamp ?? sentAt}, ${revoked})`,
       );
@@ -82,7 +82,7 @@ async function updatePerson(parts: ApplyParts, tx: Transaction, user: ClerkUser)
   const [dataKey] = parts.dataKeys;
   const sealed = (column: string, text: string | null) =>
     text === null ? null : seal(text, dataKey, { table: 'users', column, row: id });
-  const changed = await valueOf<boolean>(
+  const changed = await answerOf<boolean>(
     tx,
     sql`update_person(${id}, ${user.updatedAt}, ${user.active}, ${sealed('email', user.email)},
       ${user.email === null ? null : blindIndex(user.email, dataKey)}, ${sealed('first_name', user.firstName)},
@@ -97,21 +97,20 @@ async function upsertMembership(
   membership: ClerkMembership,
 ): Promise<RightsChange | null> {
   const { externalId, subject, role, joinedAt, updatedAt } = membership;
-  // The person before the organization, as in sign_in, so that the two never wait for each other in a circle.
   const userId = await ensurePerson(parts, tx, subject);
   const organization = await upsertOrganization(parts, tx, membership.organization);
-  const changed = await valueOf<boolean>(
+  const changed = await answerOf<boolean>(
     tx,
     sql`upsert_membership(${parts.issuer}, ${externalId}, ${organization.org_id}, ${userId}, ${role}, ${joinedAt}, ${updatedAt})`,
   );
-  const { ownerIds, tags } = ofPerson(organization.raised_user_id) ?? NOBODY;
+  const { ownerIds, tags } = ofRaised(organization.raised_user_id) ?? NOBODY;
   const ofMember = ofPerson(changed ? userId : null) ?? NOBODY;
   const all = { ownerIds: [...ownerIds, ...ofMember.ownerIds], tags: [...tags, ...ofMember.tags] };
   return all.tags.length === 0 ? null : all;
 }
 
 function ensurePerson(parts: ApplyParts, tx: Transaction, subject: string): Promise<string> {
-  return valueOf<string>(tx, sql`ensure_person(${parts.issuer}, ${subject}, ${newId('user')})`);
+  return answerOf<string>(tx, sql`ensure_person(${parts.issuer}, ${subject}, ${newId('user')})`);
 }
 
 interface UpsertedOrganization {
@@ -137,7 +136,16 @@ function ofPerson(userId: string | null): RightsChange | null {
   return userId === null ? null : { ownerIds: [userId], tags: [`user:${userId}`, `owner:${userId}`] };
 }
 
-async function valueOf<Value>(tx: Transaction, call: RawBuilder<unknown>): Promise<Value> {
+/**
+ * Somebody who rose because of what was learnt of their organization. Their epoch stays: they lost nothing, and their row would be
+ * locked after the organization's, against the order of everybody else.
+ */
+function ofRaised(userId: string | null): RightsChange | null {
+  const change = ofPerson(userId);
+  return change === null ? null : { ownerIds: [], tags: change.tags };
+}
+
+async function answerOf<Value>(tx: Transaction, call: RawBuilder<unknown>): Promise<Value> {
   const { rows } = await sql<{ value: Value }>`select ${call} as value`.execute(tx);
   return (rows[0] as { value: Value }).value;
 }

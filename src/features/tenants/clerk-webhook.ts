@@ -123,7 +123,9 @@ async function takeOnce(
   tx: Transaction,
   { id, sentAt, event }: { id: string; sentAt: Date; event: ClerkEvent },
 ) {
-  const { rows } = await sql<{ new: boolean }>`select receive_webhook('clerk', ${id}, ${event.type}) as new`.execute(tx);
+  const { rows } = await sql<{ new: boolean }>`select receive_webhook('clerk', ${id}, ${event.type}) as new`.execute(
+    tx,
+  );
   if (rows[0]?.new !== true) return { outcome: 'duplicate', announcement: null } as const;
   const change = await applyClerkEvent(parts, tx, event, sentAt);
   const announcement = change === null ? null : await parts.invalidations.announce(tx, change);
