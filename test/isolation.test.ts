@@ -30,27 +30,37 @@ const definersOfTheService = [
   'bump_epochs',
   'claim_outbox_events',
   'count_keys_by_pepper',
+  'delete_membership',
+  'delete_organization',
+  'delete_person',
   'end_idle_overlaps',
+  'ensure_person',
   'expire_keys',
   'find_api_key',
   'find_owner',
   'find_person',
+  'forget_identity_messages',
   'forget_service_nonces',
   'list_administrators',
   'list_tenants',
   'mark_outbox_delivered',
+  'receive_webhook',
   'record_key_use',
   'record_usage',
   'report_leaked_key',
+  'revoke_session',
   'set_owner_suspended',
   'set_owner_tier',
   'set_platform_permissions',
   'show_tenant',
   'sign_in',
+  'update_person',
+  'upsert_membership',
+  'upsert_organization',
 ];
 
 /** Tables that only those functions reach: no role has any right on them. */
-const behindDefiners = ['identity_deletions'];
+const behindDefiners = ['identity_deletions', 'webhook_messages'];
 
 let cluster: TestCluster;
 let database: TestDatabase;

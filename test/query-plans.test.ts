@@ -54,6 +54,10 @@ before(async () => {
        SELECT 'x', 'user_' || n, '{}', now() FROM generate_series(1, ${ROWS}) n;
      INSERT INTO service_nonces (key_id, nonce, expires_at)
        SELECT 'k', md5(n::text), now() + interval '1 minute' * n FROM generate_series(1, ${ROWS}) n;
+     INSERT INTO webhook_messages (provider, message_id, event_type, received_at)
+       SELECT 'clerk', n, 'user.created', now() - n * interval '1 minute' FROM generate_series(1, ${ROWS}) n;
+     INSERT INTO identity_deletions (issuer, kind, external_id, deleted_at)
+       SELECT 'test', 'session', n, now() - n * interval '1 minute' FROM generate_series(1, ${ROWS}) n;
      ANALYZE`,
   );
 });
@@ -162,6 +166,16 @@ const served: readonly [role: string, query: string, index: string][] = [
     'SELECT ctid FROM service_nonces WHERE expires_at < now() ORDER BY expires_at LIMIT 10',
     'service_nonces_expires_at_idx',
   ],
+  [
+    'postgres',
+    'SELECT * FROM webhook_messages WHERE received_at < now() ORDER BY received_at LIMIT 10',
+    'webhook_messages_received_idx',
+  ],
+  [
+    'postgres',
+    `SELECT * FROM identity_deletions WHERE kind IN ('session', 'membership', 'member') AND deleted_at < now() ORDER BY deleted_at LIMIT 10`,
+    'identity_deletions_forgettable_idx',
+  ],
 ];
 
 test('every query that an index is there for goes through it', async () => {
@@ -196,6 +210,7 @@ test('every index of ours is there for a query named here', async () => {
     'service_nonces_pkey',
     'tiers_pkey',
     'usage_logs_pkey',
+    'webhook_messages_pkey',
   ];
   assert.deepEqual(
     rows

@@ -3,6 +3,8 @@ import { createLeaks, type LeaksParts } from '../features/leaks/index.ts';
 import { createMarket, type MarketParts } from '../features/market/index.ts';
 import { createServices } from '../features/services/index.ts';
 import {
+  type ClerkSyncParts,
+  createClerkSync,
   createOperatorCommands,
   createTenants,
   type OperatorParts,
@@ -11,11 +13,12 @@ import {
 import { createUsage, type UsageParts } from '../features/usage/index.ts';
 import type { Endpoint } from '../kernel/endpoint.ts';
 import type { Job } from '../kernel/job.ts';
-import type { Operation } from '../kernel/operation.ts';
+import type { Feature, Operation } from '../kernel/operation.ts';
 
 /** Every feature. One that is not named here does not exist. */
 export function createFeatures(parts: {
   keys: KeysParts;
+  clerk: ClerkSyncParts;
   leaks: LeaksParts;
   market: MarketParts;
   operator: OperatorParts;
@@ -26,7 +29,7 @@ export function createFeatures(parts: {
   readonly endpoints: readonly Endpoint[];
   readonly jobs: readonly Job[];
 } {
-  const features = [
+  const features: Feature[] = [
     createMarket(parts.market),
     createKeys(parts.keys),
     createTenants(parts.tenants),
@@ -34,6 +37,7 @@ export function createFeatures(parts: {
     createServices(),
     createLeaks(parts.leaks),
     createOperatorCommands(parts.operator),
+    createClerkSync(parts.clerk),
   ];
   return {
     operations: features.flatMap((feature) => feature.operations),

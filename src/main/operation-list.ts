@@ -13,6 +13,13 @@ export function describeOperations(): readonly Operation[] {
     operator: absent(),
     usage: absent(),
     leaks: absent(),
+    clerk: {
+      database: absent(),
+      dataKeys: absent(),
+      invalidations: absent(),
+      issuer: null,
+      webhookSecret: undefined,
+    },
   }).operations;
 }
 

@@ -248,6 +248,13 @@ export interface Users {
   updated_at: Generated<Timestamp>;
 }
 
+export interface WebhookMessages {
+  event_type: string;
+  message_id: string;
+  provider: string;
+  received_at: Generated<Timestamp>;
+}
+
 export interface DB {
   api_key_expiry_notices: ApiKeyExpiryNotices;
   api_key_families: ApiKeyFamilies;
@@ -265,4 +272,5 @@ export interface DB {
   usage_daily: UsageDaily;
   usage_logs: UsageLogs;
   users: Users;
+  webhook_messages: WebhookMessages;
 }

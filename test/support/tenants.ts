@@ -64,6 +64,7 @@ function rowsOf({
     },
     organizations: { id: orgId, name: marker, slug: marker, stripe_subscription_id: `sub_${marker}` },
     identity_deletions: { issuer: 'test', kind: 'session', external_id: marker, deleted_at: now },
+    webhook_messages: { provider: 'clerk', message_id: marker, event_type: 'user.created' },
     organization_members: { org_id: orgId, user_id: userId, role: 'owner' },
     api_key_families: { id: familyId, user_id: userId, org_id: orgId, name: marker, environment: 'live' },
     api_keys: {

@@ -5,6 +5,7 @@ import type { Database } from '../../platform/postgres.ts';
 import { getProfile } from './get-profile.ts';
 import { listOrganizations } from './list-organizations.ts';
 
+export { type ClerkSyncParts, createClerkSync } from './clerk-sync.ts';
 export { findPerson } from './find-person.ts';
 export { createIdentity, type Identity, type IdentityParts } from './identity.ts';
 export { installationOperator } from './installation-operator.ts';
