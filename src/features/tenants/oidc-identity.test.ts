@@ -249,12 +249,14 @@ test('a discovery document that is another issuer’s, or leads to an unsafe pla
   for (const discovery of [
     { issuer: 'https://elsewhere.test' },
     { jwks_uri: 'http://elsewhere.test/jwks' },
+    { jwks_uri: `${oidc.url}/jwks?with=a-query` },
     { jwks_uri: 'file:///etc/passwd' },
     { jwks_uri: undefined },
   ]) {
     await using other = await own({ discovery });
     const { application, provider } = other;
     assert.equal((await refusal(await provider.oidcToken(), application))[0], 'unavailable');
+    assert.ok([...provider.requests(), ...oidc.requests()].every((request) => !request.includes('a-query')));
     assert.ok(provider.requests().every((request) => request === DISCOVERY));
     assert.ok(application.log.named('the signing keys of an identity provider could not be fetched').length > 0);
   }
