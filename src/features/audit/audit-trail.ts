@@ -38,7 +38,7 @@ export function createAuditTrail(parts: AuditTrailParts): AuditTrail {
         org_id: principal.orgId,
         owner_id: principal.ownerId,
         actor_type: principal.kind,
-        actor_id: principal.key?.id ?? principal.service ?? principal.userId,
+        actor_id: principal.key?.id ?? principal.service ?? principal.userId ?? principal.kind,
         action: entry.action,
         resource_type: entry.resourceType,
         resource_id: entry.resourceId ?? null,
