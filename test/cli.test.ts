@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { generateKey } from '../src/lib/key-format.ts';
 import { describeOperations } from '../src/main/operation-list.ts';
 import { version } from '../src/main/release.ts';
 import { attachEmbeddedPostgres } from '../src/platform/embedded-postgres.ts';
@@ -36,8 +37,12 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-function beside(words: readonly string[], settings: Readonly<Record<string, string>> = {}): Promise<CliRun> {
-  return runCli(words, { IORA_DATA_DIR: server.dataDir, ...settings });
+function beside(
+  words: readonly string[],
+  settings: Readonly<Record<string, string>> = {},
+  input?: string,
+): Promise<CliRun> {
+  return runCli(words, { IORA_DATA_DIR: server.dataDir, ...settings }, input);
 }
 
 /** The output of a command that must succeed, and say nothing on standard error. */
@@ -254,7 +259,8 @@ test('without a database that answers, every command that needs one says so on o
       const left = [...needingDatabase];
       const inTurn = async () => {
         for (let words = left.shift(); words !== undefined; words = left.shift()) {
-          const result = await beside(words, settings);
+          // What looks at a key asks for it before anything else.
+          const result = await beside(words, settings, generateKey('live'));
           assertOneLine(
             result,
             new RegExp(`^iora: PostgreSQL at 127.0.0.1:${port} cannot be used`),
@@ -394,10 +400,10 @@ test('every flag and positional argument says what it is for', () => {
   assert.deepEqual(silent, []);
 });
 
-test('the list of operations is for reading: no noun is taken twice, and running one throws', async () => {
+test('the list of operations is for reading: no command is taken twice, and running one throws', async () => {
   const operations = describeOperations();
-  const nouns = new Set(offered(operations).map(({ name }) => name.split('.')[0]));
-  for (const [, { words }] of processCommands) assert.ok(!nouns.has(words[0]), words[0]);
+  const taken = new Set(offered(operations).map((operation) => operationSpec(operation).words.join(' ')));
+  for (const [, { words }] of processCommands) assert.ok(!taken.has(words.join(' ')), words.join(' '));
   const list = operations.find(({ name }) => name === 'keys.list');
   await assert.rejects(async () => list?.run({} as never, { limit: 1 }), /made to be described/);
 });
