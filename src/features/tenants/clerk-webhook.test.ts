@@ -460,7 +460,7 @@ test('a session that is revoked is refused at once, another of the same person g
   assert.ok(await isRefused(signIn(two, stranger, { sessionId: `sess_${stranger}` })), 'also where it was never seen');
 });
 
-test('503 while the database is away or holds the row, nothing half done, and the repeat takes effect', async () => {
+test('503 while the database is away or holds the row, nothing half done, and the repeat takes effect', async (t) => {
   const subject = newSubject();
   await taken(one, userMessage('created', subject, at(1)));
   const url = new URL(database.apiUrl);
@@ -469,6 +469,13 @@ test('503 while the database is away or holds the row, nothing half done, and th
     secrets,
     serviceUrl: throughProxy(database.apiUrl, proxy),
     settings: { DATABASE_CONNECTION_TIMEOUT: '1000' },
+  });
+  const holder = new pg.Client({ connectionString: database.superuserUrl });
+  await holder.connect();
+  t.after(async () => {
+    await holder.end();
+    await third.close();
+    await proxy.close();
   });
   const untouched = await everything();
   const message = userMessage('updated', subject, at(2), { banned: true });
@@ -484,20 +491,15 @@ test('503 while the database is away or holds the row, nothing half done, and th
   assert.deepEqual(await everything(), untouched);
 
   // In the middle: the message is noted, then its row cannot be had.
-  const holder = new pg.Client({ connectionString: database.superuserUrl });
-  await holder.connect();
   await holder.query('BEGIN');
   await holder.query('SELECT FROM users WHERE subject = $1 FOR UPDATE', [subject]);
   refused(await third.deliver(message, delivery));
   await holder.query('ROLLBACK');
-  await holder.end();
   assert.deepEqual(await everything(), untouched);
 
   await signIn(two, subject);
   assert.deepEqual((await third.deliver(message, delivery)).body, { outcome: 'applied' });
   assert.ok(await isRefused(signIn(two, subject)));
-  await third.close();
-  await proxy.close();
 });
 
 test('old messages and what nothing can contradict any more are forgotten in batches; who was deleted is not', async () => {
