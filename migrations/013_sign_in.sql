@@ -113,7 +113,8 @@ BEGIN
     END IF;
   END IF;
 
-  IF v_org.id IS NOT NULL THEN
+  -- Whoever or whatever the provider deleted gains no membership; both are inactive, so the answer says no.
+  IF v_org.id IS NOT NULL AND v_org.deleted_at IS NULL AND v_user.deleted_at IS NULL THEN
     v_role := CASE WHEN p_org_role = 'admin' AND v_org.created_by_subject = p_subject THEN 'owner' ELSE p_org_role END;
     SELECT * INTO v_member FROM organization_members m WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
     IF NOT FOUND THEN

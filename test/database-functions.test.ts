@@ -299,6 +299,17 @@ test('a membership that ended is made anew only by a token issued after its end'
   assert.deepEqual([late['user_active'], late['role']], [true, 'admin']);
 });
 
+test('a token gains no membership for a deleted person, nor in a deleted organization', async () => {
+  await resolve({ subject: 'owner', org: 'acme' });
+  await resolve({ subject: 'gone' });
+  await superuser.query(`UPDATE users SET deleted_at = now(), is_active = false WHERE subject = 'gone'`);
+  assert.equal((await resolve({ subject: 'gone', org: 'acme' }))['user_active'], false);
+  await superuser.query('UPDATE organizations SET deleted_at = now(), is_active = false');
+  const late = await resolve({ subject: 'late', org: 'acme' });
+  assert.deepEqual([late['org_active'], late['role']], [false, null]);
+  assert.deepEqual((await superuser.query('SELECT count(*)::int AS n FROM organization_members')).rows, [{ n: 1 }]);
+});
+
 test('an older token does not take back the role that a newer one gave', async () => {
   const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 12, 0, second));
   const role = async (given: string, second: number) =>

@@ -18,6 +18,7 @@ import { rotateKey } from './rotate-key.ts';
 import { updateKey } from './update-key.ts';
 
 export { createKeyAuthenticator, unauthenticated } from './authenticate-key.ts';
+export { effectFields, effectVolatile, tagsOf, withEffect } from './effect.ts';
 export { countByPepper, type InspectionParts, inspectKey } from './inspect-key.ts';
 export { createInvalidations, type Invalidations } from './invalidations.ts';
 export { createKeyUse } from './key-use.ts';

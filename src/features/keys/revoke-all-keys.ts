@@ -5,8 +5,10 @@ import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
 import type { Transaction } from '../../platform/postgres.ts';
 import { lockKeysOf } from './create-key.ts';
+import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import type { KeysParts } from './index.ts';
 import { lockSecrets } from './lock-secrets.ts';
+import type { Tag } from './principal-cache.ts';
 
 /** Ids that the audit row names: as many as the largest tier has keys. */
 const IDS_NAMED_MAX = 500;
@@ -31,12 +33,10 @@ export const revokeAllKeys = (parts: KeysParts) =>
     output: z.object({
       revoked: z.int().describe('Keys that were live and are revoked now'),
       revokedAt: z.iso.datetime(),
-      effectiveOn: z.int().describe('Live instances that are known to refuse the keys'),
-      of: z.int().describe('Live instances'),
-      ms: z.int().describe('Milliseconds it took to know'),
+      ...effectFields,
     }),
     answer: 'json',
-    volatile: ['revoked', 'revokedAt', 'effectiveOn', 'of', 'ms'],
+    volatile: ['revoked', 'revokedAt', ...effectVolatile],
     idempotent: true,
     readOnly: false,
     audit: { action: 'api_keys_revoked', resourceType: 'api_key' },
@@ -50,15 +50,11 @@ export const revokeAllKeys = (parts: KeysParts) =>
       const revokedBy = context.principal.userId ?? 'operator';
       const ids = await revokeFamilies(tx, { ownerId, createdBy, revokedAt, revokedBy });
       await revokeSecrets(tx, { ownerId, ids, revokedAt });
-      const announcement = await parts.invalidations.announce(tx, {
-        ownerIds: [ownerId],
-        tags: [createdBy === null ? `owner:${ownerId}` : `user:${createdBy}`],
-      });
       context.audit.resourceId = createdBy ?? ownerId;
       context.audit.changes = { createdBy, revoked: ids.length, keyIds: ids.slice(0, IDS_NAMED_MAX) };
-      const answer = { revoked: ids.length, revokedAt: revokedAt.toISOString(), effectiveOn: 0, of: 0, ms: 0 };
-      context.afterCommit(async () => void Object.assign(answer, await announcement.settle()));
-      return answer;
+      const tag: Tag = createdBy === null ? `owner:${ownerId}` : `user:${createdBy}`;
+      const answer = { revoked: ids.length, revokedAt: revokedAt.toISOString() };
+      return withEffect(parts.invalidations, context, { ownerIds: [ownerId], tags: [tag] }, answer);
     },
   });
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { writing } from '../../kernel/context.ts';
 import { defineOperation } from '../../kernel/operation.ts';
+import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { keyIdSchema } from './key-record.ts';
@@ -20,12 +21,10 @@ export const revokeKey = (parts: KeysParts) =>
     output: z.object({
       id: z.uuid(),
       revokedAt: z.iso.datetime(),
-      effectiveOn: z.int().describe('Live instances that are known to refuse the key'),
-      of: z.int().describe('Live instances'),
-      ms: z.int().describe('Milliseconds it took to know'),
+      ...effectFields,
     }),
     answer: 'json',
-    volatile: ['effectiveOn', 'of', 'ms', 'revokedAt'],
+    volatile: [...effectVolatile, 'revokedAt'],
     idempotent: true,
     readOnly: false,
     audit: { action: 'api_key_revoked', resourceType: 'api_key' },
@@ -55,12 +54,7 @@ export const revokeKey = (parts: KeysParts) =>
           .where('owner_id', '=', ownerId)
           .execute();
       }
-      const announcement = await parts.invalidations.announce(tx, {
-        ownerIds: [context.principal.ownerId],
-        tags: [`family:${id}`],
-      });
-      const answer = { id, revokedAt: revokedAt.toISOString(), effectiveOn: 0, of: 0, ms: 0 };
-      context.afterCommit(async () => void Object.assign(answer, await announcement.settle()));
-      return answer;
+      const change = { ownerIds: [context.principal.ownerId], tags: [`family:${id}` as const] };
+      return withEffect(parts.invalidations, context, change, { id, revokedAt: revokedAt.toISOString() });
     },
   });

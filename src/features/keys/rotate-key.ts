@@ -6,6 +6,7 @@ import { generateKey, keyPrefix } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { assertNotStronger, keyIdSchema, keySchema, toKeyRecord } from './key-record.ts';
@@ -68,13 +69,11 @@ export const rotateKey = (parts: KeysParts) =>
           }),
         )
         .describe('Older secrets that worked until now. Uses on other instances may be a minute late'),
-      effectiveOn: z.int().describe('Live instances that are known to hold to it'),
-      of: z.int().describe('Live instances'),
-      ms: z.int().describe('Milliseconds it took to know'),
+      ...effectFields,
     }),
     answer: 'json',
     status: 201,
-    volatile: ['key', 'keyPrefix', 'createdAt', 'previous', 'effectiveOn', 'of', 'ms'],
+    volatile: ['key', 'keyPrefix', 'createdAt', 'previous', ...effectVolatile],
     idempotent: false,
     readOnly: false,
     audit: { action: 'api_key_rotated', resourceType: 'api_key' },
@@ -134,7 +133,6 @@ export const rotateKey = (parts: KeysParts) =>
         })
         .returning('created_at')
         .executeTakeFirstOrThrow();
-      const announcement = await parts.invalidations.announce(tx, { ownerIds: [ownerId], tags: [`family:${id}`] });
       context.audit.changes = {
         name,
         keyPrefix: keyPrefix(key),
@@ -160,12 +158,9 @@ export const rotateKey = (parts: KeysParts) =>
             Number(row.usage_count) - Number(row.superseded_usage_count ?? row.usage_count),
           ),
         })),
-        effectiveOn: 0,
-        of: 0,
-        ms: 0,
       };
-      context.afterCommit(async () => void Object.assign(answer, await announcement.settle()));
-      return answer;
+      const change = { ownerIds: [ownerId], tags: [`family:${id}` as const] };
+      return withEffect(parts.invalidations, context, change, answer);
     },
   });
 

@@ -5,14 +5,13 @@ import { defineOperation } from '../../kernel/operation.ts';
 import { parseKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { effectFields, effectVolatile, withEffect } from '../keys/index.ts';
 import type { LeaksParts } from './index.ts';
 
 /** Keys of one report: each is some look-ups, and the caller waits for all of them. */
 const KEYS_MAX = 100;
 /** Well above a key's 62 characters; scanners send what surrounds one, too. */
 const KEY_LENGTH_MAX = 200;
-/** Families of one announcement, which has to fit into the 8,000 bytes of a NOTIFY with their owners. */
-const FAMILIES_PER_ANNOUNCEMENT = 50;
 
 const states = ['restricted', 'revoked', 'unknown'] as const;
 
@@ -54,12 +53,10 @@ export const reportLeaks = (parts: LeaksParts) =>
       results: z
         .array(z.object({ state: z.enum(states) }))
         .describe('One for each key, in order: allowed nothing any more, ended, or not known here'),
-      effectiveOn: z.int().describe('Live instances that are known to hold to it'),
-      of: z.int().describe('Live instances; 0 where no key is known'),
-      ms: z.int().describe('Milliseconds it took to know'),
+      ...effectFields,
     }),
     answer: 'json',
-    volatile: ['effectiveOn', 'of', 'ms'],
+    volatile: [...effectVolatile],
     idempotent: true,
     readOnly: false,
     audit: { action: 'leaks_reported', resourceType: 'api_key' },
@@ -79,17 +76,14 @@ export const reportLeaks = (parts: LeaksParts) =>
       const count = (state: (typeof states)[number]) => results.filter((result) => result.state === state).length;
       context.audit.changes = { source, ...Object.fromEntries(states.map((state) => [state, count(state)])) };
 
+      const reported = [...found.values()];
+      if (reported.length === 0) return { results, effectiveOn: 0, of: 0, ms: 0 };
       // Also for what was reported before: its first news may not have reached every instance.
-      const announcements = await announce(tx, parts, [...found.values()]);
-      const answer = { results, effectiveOn: 0, of: 0, ms: 0 };
-      context.afterCommit(async () => {
-        const effects = await Promise.all(announcements.map((announcement) => announcement.settle()));
-        if (effects.length === 0) return;
-        answer.effectiveOn = Math.min(...effects.map((effect) => effect.effectiveOn));
-        answer.of = Math.max(...effects.map((effect) => effect.of));
-        answer.ms = Math.max(...effects.map((effect) => effect.ms));
-      });
-      return answer;
+      const change = {
+        ownerIds: [...new Set(reported.map((key) => key.owner_id))],
+        tags: reported.map((key) => `family:${key.family_id}` as const),
+      };
+      return withEffect(parts.invalidations, context, change, { results });
     },
   });
 
@@ -109,20 +103,4 @@ async function report(
     if (rows[0] !== undefined) return rows[0];
   }
   return undefined;
-}
-
-async function announce(tx: Transaction, { invalidations }: LeaksParts, reported: readonly ReportedKey[]) {
-  const announcements = [];
-  // Owners in one order too: announcing locks them.
-  const ordered = reported.toSorted((one, other) => (one.owner_id < other.owner_id ? -1 : 1));
-  for (let start = 0; start < ordered.length; start += FAMILIES_PER_ANNOUNCEMENT) {
-    const some = ordered.slice(start, start + FAMILIES_PER_ANNOUNCEMENT);
-    announcements.push(
-      await invalidations.announce(tx, {
-        ownerIds: [...new Set(some.map((key) => key.owner_id))],
-        tags: some.map((key) => `family:${key.family_id}` as const),
-      }),
-    );
-  }
-  return announcements;
 }

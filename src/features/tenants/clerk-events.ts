@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { OrganizationRole } from '../../kernel/context.ts';
+import { roleNamed } from './token-claims.ts';
 
 /** Clerk's messages as far as they are used here: lenient about everything else, which Clerk adds to at any time. */
 
@@ -87,7 +87,7 @@ const membershipSchema = z
     externalId: membership.id,
     subject: membership.public_user_data.user_id,
     organization: membership.organization,
-    role: roleOf(membership.role),
+    role: roleNamed(membership.role),
     joinedAt: membership.created_at,
     updatedAt: membership.updated_at,
   }));
@@ -145,10 +145,4 @@ function verifiedEmail(
   if (address?.verification?.status !== 'verified') return null;
   const email = address.email_address.trim().toLowerCase();
   return email === '' || email.length > EMAIL_LENGTH_MAX ? null : email;
-}
-
-/** Roles go by their names; one made by the customer is none of ours, so whoever holds it may only look. */
-function roleOf(name: string): OrganizationRole {
-  const role = name.replace(/^org:/, '');
-  return role === 'owner' || role === 'admin' || role === 'member' ? role : 'viewer';
 }

@@ -8,7 +8,7 @@ import { startApplication, type TestApplication } from '../../../test/support/ap
 import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
 import { runJob } from '../../main/jobs.ts';
 import { openClerkMetadata } from '../../platform/clerk-metadata.ts';
-import { installationOperator } from './index.ts';
+import { installationOperator, LOCAL_ISSUER } from './index.ts';
 
 // The real library of Clerk against a server that plays its Backend API. The job's clock belongs to the test.
 
@@ -129,7 +129,7 @@ test('Clerk is told the tier of its people and organizations, that alone and onc
 test('owners of other issuers are nothing to Clerk', async () => {
   const { userId } = await fromClerk('https://elsewhere.example.com');
   await setTier({ tier: 'pro', userId });
-  const { userId: local } = await iora.session(`local-${unused}@example.com`);
+  const { userId: local } = await fromClerk(LOCAL_ISSUER);
   await setTier({ tier: 'pro', userId: local });
   assert.deepEqual(await outbox(), []);
 });

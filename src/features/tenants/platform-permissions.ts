@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import { z } from 'zod';
 import { adminPermissions, type Context, type Permission, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
-import { effectFields, withEffect } from './effect.ts';
+import { effectFields, withEffect } from '../keys/index.ts';
 import { findPerson } from './find-person.ts';
 import type { OperatorParts } from './operator.ts';
 

@@ -1,5 +1,5 @@
 import { defineOperation } from '../../kernel/operation.ts';
-import { effectVolatile } from './effect.ts';
+import { effectVolatile } from '../keys/index.ts';
 import type { OperatorParts } from './operator.ts';
 import { changeSuspension, suspensionInput, suspensionOutput } from './suspension.ts';
 

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type Principal, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
-import { effectFields, effectVolatile, tagsOf, withEffect } from './effect.ts';
+import { effectFields, effectVolatile, tagsOf, withEffect } from '../keys/index.ts';
 import type { OperatorParts } from './operator.ts';
 import { ORG_ID, USER_ID } from './tenant-ids.ts';
 

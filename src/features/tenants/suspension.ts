@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import { z } from 'zod';
 import { type Context, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
-import { effectFields, tagsOf, withEffect } from './effect.ts';
+import { effectFields, tagsOf, withEffect } from '../keys/index.ts';
 import type { OperatorParts } from './operator.ts';
 import { findTenant, tenantInput } from './tenant-record.ts';
 

@@ -39,6 +39,7 @@ test('200: the output as JSON, the limits in the headers, one wide line in the l
     operations: undefined,
     tenant: 'owner-1',
     keyId: 'family-1',
+    service: undefined,
     status: 200,
     code: 'ok',
     cost: 1,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { type Context, writing } from '../../kernel/context.ts';
-import type { Invalidations, Tag } from '../keys/index.ts';
+import type { Change, Invalidations } from './invalidations.ts';
+import type { Tag } from './principal-cache.ts';
 
 /** What the answer to a change of rights says about where it holds. */
 export const effectFields = {
@@ -22,7 +23,7 @@ export function tagsOf(ownerId: string): readonly Tag[] {
 export async function withEffect<Answer extends object>(
   invalidations: Invalidations,
   context: Context,
-  change: { readonly ownerIds: readonly string[]; readonly tags: readonly Tag[] },
+  change: Change,
   fields: Answer,
 ) {
   const announcement = await invalidations.announce(writing(context), change);
