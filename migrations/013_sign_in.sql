@@ -38,20 +38,17 @@ DROP FUNCTION resolve_person(text, text, text, bytea, bytea, integer, text, text
 -- Finds or makes the person (p_issuer, p_subject) and, when p_org_external_id is given, the organization and the membership;
 -- safe when the same person signs in many times at once. Answers no row for a person that the provider deleted before it was
 -- known here. user_active is false as well when the session was revoked, or the organization or the membership in it ended, since
--- p_issued_at, the moment the provider vouched for all this.
--- The email is stored only when the person is made here, for its ciphertext is bound to p_new_user_id; an email that another
--- active person has is left out. A slug that another organization has is left out too. p_org_role NULL makes the first
--- member the owner and later ones members; a role that is given holds unless a newer one is known, and the administrator who
--- made the organization owns it.
+-- p_issued_at, the moment the provider vouched for all this. email_differs asks for keep_email, since what is sealed is bound to
+-- the id. A slug that another organization has is left out. p_org_role NULL makes the first member the owner and later ones
+-- members; a role that is given holds unless a newer one is known, and the administrator who made the organization owns it.
 CREATE FUNCTION sign_in(
-  p_issuer text, p_subject text, p_session_id text, p_issued_at timestamptz, p_new_user_id text,
-  p_email_ciphertext bytea, p_email_blind_index bytea, p_data_key_version integer,
+  p_issuer text, p_subject text, p_session_id text, p_issued_at timestamptz, p_new_user_id text, p_email_blind_index bytea,
   p_org_external_id text, p_org_slug text, p_org_name text, p_new_org_id text, p_org_role text
 )
 RETURNS TABLE (
   user_id text, org_id text, role text, owner_id text,
   tier text, requests_per_minute integer, requests_per_month bigint, max_api_keys integer,
-  user_active boolean, org_active boolean, platform_permissions text[], owner_epoch bigint
+  user_active boolean, org_active boolean, platform_permissions text[], owner_epoch bigint, email_differs boolean
 )
 LANGUAGE plpgsql SECURITY DEFINER ROWS 1
 SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
@@ -73,15 +70,9 @@ BEGIN
       PERFORM set_config('iora.definer', '', true);
       RETURN;
     END IF;
-    INSERT INTO users (id, issuer, subject, email_ciphertext, email_blind_index, data_key_version, last_login_at)
-      VALUES (p_new_user_id, p_issuer, p_subject, p_email_ciphertext, p_email_blind_index, p_data_key_version, now())
-      ON CONFLICT DO NOTHING;
-    SELECT * INTO v_user FROM users WHERE issuer = p_issuer AND subject = p_subject;
-    IF NOT FOUND THEN -- so it was the email that met another active person's
-      INSERT INTO users (id, issuer, subject, last_login_at) VALUES (p_new_user_id, p_issuer, p_subject, now())
-        ON CONFLICT (issuer, subject) DO NOTHING;
-      SELECT * INTO STRICT v_user FROM users WHERE issuer = p_issuer AND subject = p_subject;
-    END IF;
+    INSERT INTO users (id, issuer, subject, last_login_at) VALUES (p_new_user_id, p_issuer, p_subject, now())
+      ON CONFLICT (issuer, subject) DO NOTHING;
+    SELECT * INTO STRICT v_user FROM users WHERE issuer = p_issuer AND subject = p_subject;
   ELSIF v_user.is_active AND coalesce(v_user.last_login_at < now() - interval '1 minute', true) THEN
     UPDATE users SET last_login_at = now() WHERE id = v_user.id;
   END IF;
@@ -93,45 +84,39 @@ BEGIN
 
   IF p_org_external_id IS NOT NULL THEN
     SELECT * INTO v_org FROM organizations WHERE issuer = p_issuer AND external_id = p_org_external_id;
-    IF NOT FOUND THEN
-      PERFORM pg_advisory_xact_lock(hashtextextended('organization ' || p_issuer || ' ' || p_org_external_id, 0));
-      IF EXISTS (SELECT FROM identity_deletions
-                 WHERE issuer = p_issuer AND kind = 'organization' AND external_id = p_org_external_id) THEN
-        v_ended := true;
-      ELSE
-        INSERT INTO organizations (id, name, slug, issuer, external_id)
-          VALUES (p_new_org_id, coalesce(p_org_name, p_org_slug, p_org_external_id), p_org_slug, p_issuer, p_org_external_id)
-          ON CONFLICT DO NOTHING;
-        SELECT * INTO v_org FROM organizations WHERE issuer = p_issuer AND external_id = p_org_external_id;
-        IF NOT FOUND THEN -- so it was the slug that met another organization's
-          INSERT INTO organizations (id, name, issuer, external_id)
+    SELECT * INTO v_member FROM organization_members m WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
+    IF v_member.user_id IS NULL THEN
+      -- The person before the organization, as everybody locks them, and read again: the provider may just have ended either.
+      SELECT * INTO STRICT v_user FROM users WHERE id = v_user.id FOR SHARE;
+      v_ended := v_ended OR v_user.deleted_at IS NOT NULL;
+      IF v_org.id IS NULL AND NOT v_ended THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('organization ' || p_issuer || ' ' || p_org_external_id, 0));
+        v_ended := EXISTS (SELECT FROM identity_deletions
+                           WHERE issuer = p_issuer AND kind = 'organization' AND external_id = p_org_external_id);
+        IF NOT v_ended THEN
+          INSERT INTO organizations (id, name, slug, issuer, external_id)
+            VALUES (p_new_org_id, coalesce(p_org_name, p_org_slug, p_org_external_id), p_org_slug, p_issuer, p_org_external_id)
+            ON CONFLICT DO NOTHING;
+          INSERT INTO organizations (id, name, issuer, external_id) -- where the slug met another organization's
             VALUES (p_new_org_id, coalesce(p_org_name, p_org_slug, p_org_external_id), p_issuer, p_org_external_id)
-            ON CONFLICT (issuer, external_id) DO NOTHING;
-          SELECT * INTO STRICT v_org FROM organizations WHERE issuer = p_issuer AND external_id = p_org_external_id;
+            ON CONFLICT DO NOTHING;
         END IF;
       END IF;
-    END IF;
-  END IF;
-
-  -- Whoever or whatever the provider deleted gains no membership; both are inactive, so the answer says no.
-  IF v_org.id IS NOT NULL AND v_org.deleted_at IS NULL AND v_user.deleted_at IS NULL THEN
-    v_role := CASE WHEN p_org_role = 'admin' AND v_org.created_by_subject = p_subject THEN 'owner' ELSE p_org_role END;
-    SELECT * INTO v_member FROM organization_members m WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
-    IF NOT FOUND THEN
       -- The lock makes "the first member" one person when several arrive together, and is held by whoever ends a membership.
-      PERFORM FROM organizations WHERE id = v_org.id FOR UPDATE;
-      v_ended := v_ended OR EXISTS (
+      SELECT * INTO v_org FROM organizations WHERE issuer = p_issuer AND external_id = p_org_external_id FOR UPDATE;
+      v_ended := v_ended OR v_org.id IS NULL OR v_org.deleted_at IS NOT NULL OR EXISTS (
         SELECT FROM identity_deletions
         WHERE issuer = p_issuer AND kind = 'member' AND external_id = p_org_external_id || ' ' || p_subject
           AND deleted_at >= p_issued_at);
-      IF NOT v_ended THEN
-        INSERT INTO organization_members AS m (org_id, user_id, role, provider_updated_at)
-          VALUES (v_org.id, v_user.id, coalesce(v_role, CASE
-            WHEN EXISTS (SELECT FROM organization_members WHERE org_id = v_org.id) THEN 'member' ELSE 'owner' END), p_issued_at)
-          ON CONFLICT (org_id, user_id) DO NOTHING;
-        SELECT m.role INTO v_role FROM organization_members m WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
-      END IF;
-    ELSIF v_role <> v_member.role AND coalesce(p_issued_at >= v_member.provider_updated_at, true) THEN
+    END IF;
+    v_role := CASE WHEN p_org_role = 'admin' AND v_org.created_by_subject = p_subject THEN 'owner' ELSE p_org_role END;
+    IF v_member.user_id IS NULL AND NOT v_ended THEN
+      INSERT INTO organization_members AS m (org_id, user_id, role, provider_updated_at)
+        VALUES (v_org.id, v_user.id, coalesce(v_role, CASE
+          WHEN EXISTS (SELECT FROM organization_members WHERE org_id = v_org.id) THEN 'member' ELSE 'owner' END), p_issued_at)
+        ON CONFLICT (org_id, user_id) DO NOTHING;
+      SELECT m.role INTO v_role FROM organization_members m WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
+    ELSIF v_role <> v_member.role AND NOT v_ended AND coalesce(p_issued_at >= v_member.provider_updated_at, true) THEN
       UPDATE organization_members m SET role = v_role, provider_updated_at = p_issued_at
         WHERE m.org_id = v_org.id AND m.user_id = v_user.id;
     ELSE
@@ -143,7 +128,9 @@ BEGIN
     SELECT v_user.id, v_org.id, v_role, coalesce(v_org.id, v_user.id),
            coalesce(v_org.tier, v_user.tier), l.requests_per_minute, l.requests_per_month, l.max_api_keys,
            v_user.is_active AND v_user.suspended_at IS NULL AND NOT v_ended, v_org.is_active AND v_org.suspended_at IS NULL,
-           v_user.platform_permissions, coalesce(v_org.epoch, v_user.epoch)
+           v_user.platform_permissions, coalesce(v_org.epoch, v_user.epoch),
+           v_user.is_active AND p_email_blind_index IS NOT NULL
+             AND p_email_blind_index IS DISTINCT FROM v_user.email_blind_index
     FROM effective_limits(
       coalesce(v_org.tier, v_user.tier),
       CASE WHEN v_org.id IS NULL THEN v_user.max_requests_per_minute ELSE v_org.max_requests_per_minute END,
@@ -153,9 +140,34 @@ BEGIN
   PERFORM set_config('iora.definer', '', true);
 END
 $$;
-GRANT EXECUTE ON FUNCTION sign_in(text, text, text, timestamptz, text, bytea, bytea, integer, text, text, text, text, text)
-  TO iora_api;
+GRANT EXECUTE ON FUNCTION sign_in(text, text, text, timestamptz, text, bytea, text, text, text, text, text) TO iora_api;
 
+-- Gives the person the email that the provider vouched for at that moment. Another active person of the same provider gives it up,
+-- unless the provider spoke of them later; one of another provider keeps it, and it is left out here.
+CREATE FUNCTION keep_email(
+  p_user_id text, p_ciphertext bytea, p_blind_index bytea, p_data_key_version integer, p_vouched_at timestamptz
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+  PERFORM set_config('iora.definer', 'keep_email', true);
+  UPDATE users SET email_ciphertext = NULL, email_blind_index = NULL
+    WHERE email_blind_index = p_blind_index AND is_active AND id <> p_user_id
+      AND issuer = (SELECT issuer FROM users WHERE id = p_user_id)
+      AND coalesce(provider_updated_at <= p_vouched_at, true);
+  BEGIN
+    UPDATE users SET email_ciphertext = p_ciphertext, email_blind_index = p_blind_index, data_key_version = p_data_key_version
+      WHERE id = p_user_id AND is_active;
+  EXCEPTION WHEN unique_violation THEN
+    NULL; -- another active person's
+  END;
+  PERFORM set_config('iora.definer', '', true);
+END
+$$;
+GRANT EXECUTE ON FUNCTION keep_email(text, bytea, bytea, integer, timestamptz) TO iora_api;
+
+CREATE POLICY keep_email ON users TO iora_owner
+  USING ((SELECT current_setting('iora.definer', true)) = 'keep_email');
 CREATE POLICY sign_in ON identity_deletions FOR SELECT TO iora_owner
   USING ((SELECT current_setting('iora.definer', true)) = 'sign_in');
 CREATE POLICY sign_in ON users TO iora_owner
@@ -170,7 +182,9 @@ CREATE POLICY sign_in ON organization_members TO iora_owner
 DROP POLICY sign_in ON organization_members;
 DROP POLICY sign_in ON organizations;
 DROP POLICY sign_in ON users;
-DROP FUNCTION sign_in(text, text, text, timestamptz, text, bytea, bytea, integer, text, text, text, text, text);
+DROP FUNCTION sign_in(text, text, text, timestamptz, text, bytea, text, text, text, text, text);
+DROP POLICY keep_email ON users;
+DROP FUNCTION keep_email(text, bytea, bytea, integer, timestamptz);
 
 CREATE FUNCTION resolve_person(
   p_issuer text, p_subject text, p_new_user_id text,

@@ -18,6 +18,8 @@ CREATE INDEX webhook_messages_received_idx ON webhook_messages (received_at);
 -- Serves: forgetting what no token or message can contradict any more (forget_identity_messages).
 CREATE INDEX identity_deletions_forgettable_idx ON identity_deletions (deleted_at)
   WHERE kind IN ('session', 'membership', 'member');
+-- When the provider said what provider_updated_at dates: tells two messages about one change apart.
+ALTER TABLE users ADD COLUMN provider_message_at timestamptz;
 ALTER TABLE webhook_messages ENABLE ROW LEVEL SECURITY;
 ALTER TABLE webhook_messages FORCE ROW LEVEL SECURITY;
 
@@ -73,25 +75,33 @@ BEGIN
 END
 $$;
 
--- What the provider says of a person, unless something newer was said or the person was deleted. An email that another active
--- person has is left out. Answers whether the person's rights changed: banned, or no longer.
+-- What the provider says of a person, unless something newer was said or the person was deleted. Newer is what changed later
+-- (p_updated_at) or, of the same change, was said later (p_message_at); of two that cannot be told apart, a ban holds. An email
+-- that another active person has is left out. Answers whether the person's rights changed: banned, or no longer.
 CREATE FUNCTION update_person(
-  p_user_id text, p_updated_at timestamptz, p_active boolean, p_email_ciphertext bytea, p_email_blind_index bytea,
+  p_user_id text, p_updated_at timestamptz, p_message_at timestamptz, p_active boolean, p_email_ciphertext bytea, p_email_blind_index bytea,
   p_first_name_ciphertext bytea, p_last_name_ciphertext bytea, p_data_key_version integer
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 DECLARE
   v_was_active boolean;
+  v_is_active boolean;
 BEGIN
   PERFORM set_config('iora.definer', 'update_person', true);
-  SELECT is_active INTO v_was_active FROM users
-    WHERE id = p_user_id AND deleted_at IS NULL AND coalesce(provider_updated_at <= p_updated_at, true) FOR NO KEY UPDATE;
+  SELECT is_active,
+         p_active AND (is_active OR (provider_updated_at, provider_message_at) IS DISTINCT FROM (p_updated_at, p_message_at))
+    INTO v_was_active, v_is_active
+    FROM users
+    WHERE id = p_user_id AND deleted_at IS NULL
+      AND coalesce((provider_updated_at, provider_message_at) <= (p_updated_at, p_message_at), true)
+    FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     PERFORM set_config('iora.definer', '', true);
     RETURN false;
   END IF;
-  UPDATE users SET is_active = p_active, provider_updated_at = p_updated_at, email_ciphertext = NULL, email_blind_index = NULL,
+  UPDATE users SET is_active = v_is_active, provider_updated_at = p_updated_at, provider_message_at = p_message_at,
+      email_ciphertext = NULL, email_blind_index = NULL,
       first_name_ciphertext = p_first_name_ciphertext, last_name_ciphertext = p_last_name_ciphertext,
       data_key_version = p_data_key_version
     WHERE id = p_user_id;
@@ -100,12 +110,12 @@ BEGIN
   EXCEPTION WHEN unique_violation THEN
     NULL; -- another active person's
   END;
-  IF v_was_active <> p_active THEN
-    PERFORM audit_provider_message(p_user_id, NULL, CASE WHEN p_active THEN 'user_unbanned' ELSE 'user_banned' END,
+  IF v_was_active <> v_is_active THEN
+    PERFORM audit_provider_message(p_user_id, NULL, CASE WHEN v_is_active THEN 'user_unbanned' ELSE 'user_banned' END,
                                    'user', p_user_id, NULL);
   END IF;
   PERFORM set_config('iora.definer', '', true);
-  RETURN v_was_active <> p_active;
+  RETURN v_was_active <> v_is_active;
 END
 $$;
 
@@ -334,7 +344,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION receive_webhook(text, text, text) TO iora_api;
 GRANT EXECUTE ON FUNCTION ensure_person(text, text, text) TO iora_api;
-GRANT EXECUTE ON FUNCTION update_person(text, timestamptz, boolean, bytea, bytea, bytea, bytea, integer) TO iora_api;
+GRANT EXECUTE ON FUNCTION update_person(text, timestamptz, timestamptz, boolean, bytea, bytea, bytea, bytea, integer) TO iora_api;
 GRANT EXECUTE ON FUNCTION delete_person(text, text, text, timestamptz) TO iora_api;
 GRANT EXECUTE ON FUNCTION upsert_organization(text, text, text, text, text, text, timestamptz) TO iora_api;
 GRANT EXECUTE ON FUNCTION delete_organization(text, text, text, timestamptz) TO iora_api;
@@ -376,10 +386,11 @@ DROP FUNCTION upsert_membership(text, text, text, text, text, timestamptz, times
 DROP FUNCTION delete_organization(text, text, text, timestamptz);
 DROP FUNCTION upsert_organization(text, text, text, text, text, text, timestamptz);
 DROP FUNCTION delete_person(text, text, text, timestamptz);
-DROP FUNCTION update_person(text, timestamptz, boolean, bytea, bytea, bytea, bytea, integer);
+DROP FUNCTION update_person(text, timestamptz, timestamptz, boolean, bytea, bytea, bytea, bytea, integer);
 DROP FUNCTION ensure_person(text, text, text);
 DROP FUNCTION audit_provider_message(text, text, text, text, text, jsonb);
 DROP FUNCTION note_identity_deletion(text, text, text, timestamptz);
 DROP FUNCTION receive_webhook(text, text, text);
 DROP INDEX identity_deletions_forgettable_idx;
 DROP TABLE webhook_messages;
+ALTER TABLE users DROP COLUMN provider_message_at;

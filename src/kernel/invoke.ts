@@ -153,8 +153,14 @@ function authorise(operation: Operation, principal: Principal): void {
   if (operation.callers && !operation.callers.includes(principal.kind)) {
     throw new AppError('forbidden', `This is for ${operation.callers.map(callerWords).join(' or ')}.`);
   }
-  if (principal.key?.leaked === true && operation.permission !== null) {
+  if (principal.key?.leaked === true) {
     throw new AppError('forbidden', 'This key was found in public and cut off. Rotate it, and use the new secret.');
+  }
+  if (principal.scopes !== null && operation.permission === 'keys:write') {
+    throw new AppError(
+      'forbidden',
+      'An access token makes and changes no API keys: they would outlive it. Sign in instead.',
+    );
   }
   if (operation.permission !== null && !principal.permissions.has(operation.permission)) {
     // A token may be issued anew for more; what the person behind it may not do stays forbidden.

@@ -108,11 +108,11 @@ async function listen(
     ...(config.PUBLIC_URL === undefined ? {} : { docsUrl: config.PUBLIC_URL }),
   });
   const resource =
-    config.PUBLIC_URL === undefined || application.identityIssuers.length === 0
+    config.PUBLIC_URL === undefined || application.accessTokenIssuers.length === 0
       ? null
       : createProtectedResource({
           publicUrl: config.PUBLIC_URL,
-          issuers: application.identityIssuers,
+          issuers: application.accessTokenIssuers,
           operations: application.operations,
         });
   const publicHost = config.PUBLIC_URL === undefined ? [] : [new URL(config.PUBLIC_URL).host];

@@ -150,6 +150,23 @@ export const serviceSecrets = z.string().transform((text, context): ServiceSecre
   return secrets;
 });
 
+/**
+ * Where callers reach the server, as clients spell it once they have parsed it: they name OAuth resources by it. Without a slash at
+ * its end.
+ */
+export const publicUrl = z.string().transform((text, context): string => {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.username !== '' || url.password !== '') {
+    context.addIssue('must be an http or https URL without a login');
+    return z.NEVER;
+  }
+  if (url.search !== '' || url.hash !== '') {
+    context.addIssue('must have no query and no fragment');
+    return z.NEVER;
+  }
+  return url.href.replace(/\/+$/, '');
+});
+
 /** https, or http to this machine: what is fetched there decides who may sign in. No slash at its end is taken away. */
 export const safeUrl = z
   .string()

@@ -11,6 +11,7 @@ import {
   pemPublicKey,
   port,
   postgresUrl,
+  publicUrl,
   readableFile,
   redisUrl,
   safeUrl,
@@ -54,16 +55,10 @@ export const configSchema = z.object({
   }),
   HOST: described(z.string().min(1).default('127.0.0.1'), { section: 'Server', description: 'Address to listen on.' }),
   PORT: described(port.default(7145), { section: 'Server', description: 'Port to listen on; 0 takes a free one.' }),
-  PUBLIC_URL: described(
-    z
-      .url({ protocol: /^https?$/ })
-      .transform((url) => url.replace(/\/+$/, ''))
-      .optional(),
-    {
-      section: 'Server',
-      description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
-    },
-  ),
+  PUBLIC_URL: described(publicUrl.optional(), {
+    section: 'Server',
+    description: 'Address under which callers reach this server; used in links, and its host is accepted by /mcp.',
+  }),
   TRUSTED_PROXIES: described(addressRanges.default([]), {
     section: 'Server',
     description: 'Addresses or CIDR ranges of proxies whose X-Forwarded-For is believed, comma-separated.',
@@ -416,6 +411,9 @@ function unsafeInProduction(config: Partial<Config>, isMissing: IsMissing): stri
   for (const name of ['KEY_PEPPER', 'DATA_KEYS'] as const) {
     if (isMissing(name))
       problems.push(`${name} is required in production (make one: echo "1:$(openssl rand -base64 32)")`);
+  }
+  if (config.CLERK_PUBLISHABLE_KEY?.startsWith('pk_test_') === true) {
+    problems.push('CLERK_PUBLISHABLE_KEY names a development instance (pk_test_...): production needs pk_live_...');
   }
   for (const name of ['DATABASE_URL', 'DATABASE_DIRECT_URL', 'DATABASE_MIGRATION_URL'] as const) {
     const url = config[name];

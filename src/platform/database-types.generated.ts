@@ -240,6 +240,7 @@ export interface Users {
   max_requests_per_minute: number | null;
   max_requests_per_month: Int8 | null;
   platform_permissions: Generated<string[]>;
+  provider_message_at: Timestamp | null;
   provider_updated_at: Timestamp | null;
   stripe_customer_id: string | null;
   subject: string;

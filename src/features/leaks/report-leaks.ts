@@ -1,6 +1,7 @@
 import { sql } from 'kysely';
 import { z } from 'zod';
 import { writing } from '../../kernel/context.ts';
+import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
 import { parseKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
@@ -65,6 +66,10 @@ export const reportLeaks = (parts: LeaksParts) =>
       source: 'https://example.com/paste/1',
     },
     async run(context, { keys, source = null }) {
+      const { orgId, userId } = context.principal;
+      if (orgId !== null || userId !== null) {
+        throw new AppError('forbidden', 'A report is made for nobody: sign it without x-iora-tenant.');
+      }
       const tx = writing(context);
       const found = new Map<string, ReportedKey>();
       // In one order whoever reports, so that two reports of the same keys never wait for each other in a circle.

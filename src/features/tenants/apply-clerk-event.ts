@@ -16,6 +16,9 @@ export interface ApplyParts {
   readonly dataKeys: readonly [EnvelopeKey, ...EnvelopeKey[]];
 }
 
+/** Stands for when something was said where the message does not tell: it is then older than one that does. */
+const UNKNOWN_MOMENT = new Date(0);
+
 const NOBODY: RightsChange = { ownerIds: [], tags: [] };
 
 /**
@@ -31,7 +34,7 @@ export async function applyClerkEvent(
   switch (event.type) {
     case 'user.created':
     case 'user.updated':
-      return updatePerson(parts, tx, event.data);
+      return updatePerson(parts, tx, event.data, event.timestamp ?? UNKNOWN_MOMENT);
     case 'user.deleted': {
       const endedAt = event.timestamp ?? sentAt;
       return ofPerson(
@@ -76,7 +79,12 @@ export async function applyClerkEvent(
   }
 }
 
-async function updatePerson(parts: ApplyParts, tx: Transaction, user: ClerkUser): Promise<RightsChange | null> {
+async function updatePerson(
+  parts: ApplyParts,
+  tx: Transaction,
+  user: ClerkUser,
+  saidAt: Date,
+): Promise<RightsChange | null> {
   // What is sealed is bound to the id of its row, so the row comes first.
   const id = await ensurePerson(parts, tx, user.subject);
   const [dataKey] = parts.dataKeys;
@@ -84,7 +92,7 @@ async function updatePerson(parts: ApplyParts, tx: Transaction, user: ClerkUser)
     text === null ? null : seal(text, dataKey, { table: 'users', column, row: id });
   const changed = await answerOf<boolean>(
     tx,
-    sql`update_person(${id}, ${user.updatedAt}, ${user.active}, ${sealed('email', user.email)},
+    sql`update_person(${id}, ${user.updatedAt}, ${saidAt}, ${user.active}, ${sealed('email', user.email)},
       ${user.email === null ? null : blindIndex(user.email, dataKey)}, ${sealed('first_name', user.firstName)},
       ${sealed('last_name', user.lastName)}, ${dataKey.version})`,
   );

@@ -105,7 +105,11 @@ const sessionSchema = z.object({ id: idSchema, user_id: idSchema });
 
 /** Every message that is taken, by what has to be done for it. `timestamp`: when it happened, which older messages lack. */
 export const clerkEventSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.enum(['user.created', 'user.updated']), data: userSchema }),
+  z.object({
+    type: z.enum(['user.created', 'user.updated']),
+    data: userSchema,
+    timestamp: momentSchema.optional(),
+  }),
   z.object({ type: z.literal('user.deleted'), data: deletedSchema, timestamp: momentSchema.optional() }),
   z.object({ type: z.enum(['organization.created', 'organization.updated']), data: organizationSchema }),
   z.object({ type: z.literal('organization.deleted'), data: deletedSchema, timestamp: momentSchema.optional() }),

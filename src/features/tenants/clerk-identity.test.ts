@@ -376,6 +376,6 @@ test('what cannot be judged here is refused with the setting to change', async (
 
 test('the local provider does not exist beside another', async () => {
   assert.equal(iora.app.localIdentity, null);
-  assert.deepEqual(iora.app.identityIssuers, [clerk.clerkIssuer]);
+  assert.deepEqual(iora.app.accessTokenIssuers, [clerk.clerkIssuer]);
   await everyRefusal({ 'a local token': await iora.token('alice@example.com') });
 });

@@ -20,8 +20,8 @@ export interface Identity {
    * with it, and `unavailable` while the provider's keys cannot be fetched.
    */
   authenticate(token: string): Promise<Principal>;
-  /** The issuers whose tokens are accepted. */
-  readonly issuers: readonly string[];
+  /** The issuers whose OAuth access tokens are accepted: Clerk's only beside its secret key. */
+  readonly accessTokenIssuers: readonly string[];
   /** Begins to fetch the keys of the providers, without being waited for. */
   prime(): void;
 }
@@ -97,7 +97,9 @@ export function createIdentity(parts: IdentityParts): Identity {
   }
 
   return {
-    issuers: providers.map(({ issuer }) => issuer),
+    accessTokenIssuers: [oidc, parts.clerk?.secretKey === undefined ? null : clerk].flatMap(
+      (provider) => provider?.issuer ?? [],
+    ),
     async authenticate(text) {
       const token = openUnverified(text);
       const provider = token === null ? undefined : providerOf(token);

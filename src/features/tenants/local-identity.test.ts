@@ -204,6 +204,37 @@ test('an email that another active person has stays theirs; a person may have no
   );
 });
 
+test('an email moves with its owner within one provider, and to nobody of another', async () => {
+  const [address, later] = [email(), email()];
+  const of = (subject: string, its: string | null, issuer = 'https://one.example') =>
+    resolve({ ...claimsOf(address), issuer, subject, email: its, issuedAt: new Date() });
+  const holders = async (its: string) => {
+    const index = blindIndex(its, iora.secrets.dataKeys[0]);
+    const rows = await iora.sql('SELECT id FROM users WHERE email_blind_index = $1 AND is_active', [index]);
+    return rows.map(({ id }) => id);
+  };
+  const first = await of('moves-a', address);
+  assert.deepEqual(await holders(address), [first.userId]);
+  await of('moves-a', later);
+  assert.deepEqual([await holders(address), await holders(later)], [[], [first.userId]]);
+  const second = await of('moves-b', later);
+  assert.deepEqual(await holders(later), [second.userId], 'whom the provider vouched for last has it');
+  await of('moves-c', later, 'https://two.example');
+  assert.deepEqual(await holders(later), [second.userId]);
+  const [row] = await iora.sql('SELECT email_ciphertext FROM users WHERE id = $1', [second.userId]);
+  const context = { table: 'users', column: 'email', row: String(second.userId) };
+  assert.equal(open(row.email_ciphertext, iora.secrets.dataKeys, context), later);
+});
+
+test('who somebody is at a provider does not hang on their email', async () => {
+  const address = email();
+  const of = (subject: string, its: string | null) =>
+    resolve({ ...claimsOf(address), issuer: 'https://one.example', subject, email: its });
+  const named = await of(address, address);
+  assert.equal((await of(address, null)).userId, named.userId);
+  assert.notEqual((await of(address.toUpperCase(), address)).userId, named.userId, 'a subject is case-sensitive');
+});
+
 test('people stay who they are when a newer data key is put in front', async () => {
   const address = email();
   const { userId } = await iora.session(address);

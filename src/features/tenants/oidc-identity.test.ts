@@ -79,7 +79,7 @@ test('keys of every kind sign people in, as the issuer names them', async () => 
     ]);
     assert.deepEqual(rows, [{ id: principal.userId }]);
   }
-  assert.deepEqual(iora.app.identityIssuers, [oidc.issuer]);
+  assert.deepEqual(iora.app.accessTokenIssuers, [oidc.issuer]);
 });
 
 test('any of the audiences will do, alone or among others', async () => {
@@ -265,7 +265,7 @@ test('a discovery document that is another issuer’s, or leads to an unsafe pla
 test('beside Clerk each provider judges its own tokens', async () => {
   await using other = await own({ settings: oidc.settings.clerkPem });
   const { application, provider } = other;
-  assert.deepEqual(application.app.identityIssuers, [provider.issuer, oidc.clerkIssuer]);
+  assert.deepEqual(application.app.accessTokenIssuers, [provider.issuer, oidc.clerkIssuer]);
   const ofOidc = await application.bearer(await provider.oidcToken({ claims: { sub: 'user_same' } }));
   const ofClerk = await application.bearer(await oidc.clerkToken({ claims: { sub: 'user_same' } }));
   assert.notEqual(ofOidc.userId, ofClerk.userId, 'a person is the issuer and the subject');

@@ -1,5 +1,5 @@
-import { AppError } from '../../kernel/errors.ts';
-import { decodeCursor, encodeCursor } from '../../lib/cursor.ts';
+import { readCursor } from '../../kernel/operation.ts';
+import { encodeCursor } from '../../lib/cursor.ts';
 
 /**
  * A page of rows in the order of their ids. `load` is asked for rows after an id, one more than the page holds. Throws
@@ -10,13 +10,8 @@ export async function pageOfIds<Row, Item>(
   load: (after: string, limit: number) => Promise<readonly Row[]>,
   toItem: (row: Row) => Item & { readonly id: string },
 ) {
-  const after = cursor === undefined ? [''] : decodeCursor(cursor, ['string']);
-  if (after === null) {
-    throw new AppError('invalid_input', 'cursor is not one that was handed out.', {
-      details: { issues: [{ path: 'cursor', message: 'not one that was handed out' }] },
-    });
-  }
-  const rows = await load(after[0] ?? '', limit + 1);
+  const [after = ''] = readCursor(cursor, ['string']) ?? [];
+  const rows = await load(after, limit + 1);
   const items = rows.slice(0, limit).map(toItem);
   const last = rows.length > limit ? items.at(-1) : undefined;
   return { items, nextCursor: last === undefined ? null : encodeCursor([last.id]) };

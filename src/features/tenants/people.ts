@@ -11,6 +11,7 @@ import {
 } from '../../kernel/context.ts';
 import { blindIndex, type EnvelopeKey, seal } from '../../lib/envelope.ts';
 import type { Database } from '../../platform/postgres.ts';
+import { LOCAL_ISSUER } from './local-token.ts';
 
 /** People and organizations as identity providers vouch for them, made known here at their first call. */
 export interface People {
@@ -110,21 +111,27 @@ export function createPeople(parts: {
       const newOrgId = `org_${randomUUID().replaceAll('-', '')}`;
       const { organization } = claims;
       const email = claims.email?.trim().toLowerCase() ?? null;
-      const sealed = email === null ? null : seal(email, dataKey, { table: 'users', column: 'email', row: newUserId });
       const index = email === null ? null : blindIndex(email, dataKey);
-      // Where the provider knows people by their email (the local one does), that would stand in the clear as subject.
+      // The local provider knows people by their email, which would stand in the clear. Another one's subject is what it says.
       const subject =
-        email !== null && claims.subject.trim().toLowerCase() === email
-          ? blindIndex(`subject ${claims.issuer} ${email}`, subjectKey).toString('hex')
+        claims.issuer === LOCAL_ISSUER
+          ? blindIndex(`subject ${LOCAL_ISSUER} ${claims.subject.trim().toLowerCase()}`, subjectKey).toString('hex')
           : claims.subject;
-      const { rows } = await parts.database.call((tx) =>
-        sql<SignedIn>`select * from sign_in(${claims.issuer}, ${subject}, ${claims.sessionId}, ${claims.issuedAt},
-          ${newUserId}, ${sealed}, ${index}, ${email === null ? null : dataKey.version},
-          ${organization?.externalId ?? null}, ${organization?.slug ?? null}, ${organization?.name ?? null}, ${newOrgId},
-          ${organization?.role ?? null})`.execute(tx),
-      );
-      const [row] = rows;
-      return row === undefined ? null : toPerson(row);
+      return parts.database.call(async (tx) => {
+        const { rows } = await sql<SignedIn & { readonly email_differs: boolean }>`
+          select * from sign_in(${claims.issuer}, ${subject}, ${claims.sessionId}, ${claims.issuedAt}, ${newUserId}, ${index},
+            ${organization?.externalId ?? null}, ${organization?.slug ?? null}, ${organization?.name ?? null}, ${newOrgId},
+            ${organization?.role ?? null})`.execute(tx);
+        const [row] = rows;
+        if (row === undefined) return null;
+        if (email !== null && row.email_differs) {
+          const sealed = seal(email, dataKey, { table: 'users', column: 'email', row: row.user_id });
+          await sql`select keep_email(${row.user_id}, ${sealed}, ${index}, ${dataKey.version}, ${claims.issuedAt})`.execute(
+            tx,
+          );
+        }
+        return toPerson(row);
+      });
     },
   };
 }

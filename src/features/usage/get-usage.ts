@@ -23,7 +23,10 @@ const output = z.object({
   byDay: z.array(z.object({ date: z.iso.date(), ...counts })),
 });
 
-/** What the caller's owner used today and this month (UTC), and what is left. Test calls are not counted. */
+/**
+ * What the caller's owner used today and this month (UTC), and what is left to it; for a plain member of an organization, what the
+ * member used. Test calls are not counted.
+ */
 export const getUsage = (parts: UsageParts) => {
   const shared = shareRunning();
   return defineOperation({
@@ -44,15 +47,18 @@ export const getUsage = (parts: UsageParts) => {
     async run(context) {
       const now = parts.wallClockMs();
       const { principal } = context;
-      const rows = await shared(principal.ownerId, async () => {
+      // Of an organization a plain member sees what is its own.
+      const person = principal.role === 'member' ? principal.userId : null;
+      const rows = await shared(`${principal.ownerId} ${person ?? ''}`, async () => {
         // Accepted calls that still wait in memory belong in the answer.
         await parts.writer.flush();
-        return parts.database.read(principal, (tx) =>
-          tx
+        return parts.database.read(principal, (tx) => {
+          const ofOwner = tx
             .selectFrom('usage_logs')
             .where('owner_id', '=', principal.ownerId)
             .where('created_at', '>=', new Date(monthStart(now)))
-            .where('billable', '=', true)
+            .where('billable', '=', true);
+          return (person === null ? ofOwner : ofOwner.where('user_id', '=', person))
             .select([
               'operation',
               sql<string>`to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')`.as('date'),
@@ -62,8 +68,8 @@ export const getUsage = (parts: UsageParts) => {
             ])
             .groupBy(['operation', 'date'])
             .orderBy('date')
-            .execute(),
-        );
+            .execute();
+        });
       });
       const facts = rows.map((row) => ({
         operation: row.operation,

@@ -12,12 +12,12 @@ import type { Config } from '../../platform/config.ts';
 import { openMetrics } from '../../platform/metrics.ts';
 import type { OperationRequest } from '../../transports/cli/operation-commands.ts';
 import { version } from '../release.ts';
-import { loadSecrets, type Secrets } from '../secrets.ts';
+import { hasIdentityProvider, loadSecrets, type Secrets } from '../secrets.ts';
 import { type Application, wire } from '../wire.ts';
 import { loadCommandConfig } from './command-config.ts';
 import { type CommandParts, prepareDatabase, withDatabase } from './command-database.ts';
 import { unlessAborted } from './interrupt.ts';
-import { hasIdentityProvider, readNamedPerson, readPerson } from './person.ts';
+import { readNamedPerson, readPerson } from './person.ts';
 
 /** Longest wait for usage to be written before the command ends and says that it was not. */
 const FLUSH_DEADLINE_MS = 5_000;

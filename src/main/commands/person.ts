@@ -1,6 +1,5 @@
 import { emailSchema, slugSchema } from '../../features/tenants/local-token.ts';
 import { ORG_ID, ORG_SLUG, USER_ID } from '../../features/tenants/tenant-ids.ts';
-import type { Config } from '../../platform/config.ts';
 import { UsageError } from '../../transports/cli/command-errors.ts';
 
 /** The person that `--user` and `--org` name, in lower case. Throws UsageError when they name none. */
@@ -31,9 +30,4 @@ export function readNamedPerson(user: string, org: string | undefined): NamedPer
     throw new UsageError('--org must be the slug of an organization or org_...');
   }
   return { person, org };
-}
-
-/** Whether people sign in with a provider of identity, so that the command line makes none known by itself. */
-export function hasIdentityProvider(config: Config): boolean {
-  return config.OIDC_ISSUER !== undefined || config.CLERK_PUBLISHABLE_KEY !== undefined;
 }
