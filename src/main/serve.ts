@@ -126,6 +126,7 @@ async function listen(
     ],
     invoke: application.invoke,
     authenticate: application.authenticate,
+    rightsHeard: application.rightsHeard,
     mcp: {
       ...mcp,
       resource,

@@ -214,9 +214,14 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
   let runningJobs: RunningJobs | undefined;
 
   async function closeRest(): Promise<void> {
-    await runningJobs?.close();
-    await keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written'));
-    if (serves) await instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'));
+    // Side by side: a job may wait some seconds for somebody else's server.
+    await Promise.all([
+      runningJobs?.close(),
+      keyUse.close().catch((err: unknown) => log.warn({ err }, 'last use of keys could not be written')),
+      serves
+        ? instances.close().catch((err: unknown) => log.warn({ err }, 'goodbye to the instances failed'))
+        : undefined,
+    ]);
     await Promise.all([bus?.close(), redis?.close()]);
     await cache.close();
     await Promise.all([database.close(), probeDatabase.close()]);
@@ -228,6 +233,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     jobs,
     invoke,
     authenticate,
+    rightsHeard: () => caches.reduce((count, known) => count + known.heard(), 0),
     database,
     probeDatabase,
     people,

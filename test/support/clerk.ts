@@ -61,12 +61,13 @@ export async function startClerkApplication(
   options: ApplicationOptions = {},
 ): Promise<ClerkApplication> {
   const application = await startApplication(database, { ...options, settings: { ...settings, ...options.settings } });
-  const { operations, endpoints, invoke, authenticate } = application.app;
+  const { operations, endpoints, invoke, authenticate, rightsHeard } = application.app;
   const server = createHttpServer({
     operations,
     endpoints,
     invoke,
     authenticate,
+    rightsHeard,
     mcp: { ...openMcp, handle: async (_request, response) => void response.end('{}') },
     log: application.log,
     metrics: openMetrics(),

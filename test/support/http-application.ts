@@ -36,6 +36,7 @@ export async function startHttpApplication(
     endpoints: [...app.endpoints, ...health.endpoints],
     invoke: app.invoke,
     authenticate: app.authenticate,
+    rightsHeard: app.rightsHeard,
     mcp: { ...mcp, resource: null, check: (headers) => checkHostAndOrigin(headers, { hosts: [], origins: [] }) },
     log: iora.log,
     metrics: openMetrics(),

@@ -118,6 +118,7 @@ async function start(cluster: TestCluster) {
     endpoints: [],
     invoke: watch.invoke,
     authenticate: app.app.authenticate,
+    rightsHeard: app.app.rightsHeard,
     mcp: {
       ...mcp,
       resource: null,

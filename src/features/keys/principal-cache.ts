@@ -49,8 +49,10 @@ export interface PrincipalCache {
   load(credential: string, loader: () => Promise<Loaded>): Promise<Principal | null>;
   /** Drops what is known under these tags; rows of these owners from before those epochs are not believed any more. */
   invalidate(tags: readonly Tag[], epochs?: Epochs): void;
-  /** Forgets everything: after a time in which invalidations may have been missed. */
+  /** Believes nothing any more: after a time in which invalidations may have been missed. */
   clear(): void;
+  /** Counts what was heard of changed rights: as long as it stays the same, an answer given stays true. */
+  heard(): number;
   size(): number;
 }
 
@@ -62,8 +64,9 @@ interface Entry extends Loaded {
 const FILL_ATTEMPTS_MAX = 5;
 /** Invalidations remembered for fills under way; a fill that outlasts them all is repeated too. */
 const INVALIDATIONS_KEPT_MAX = 1_000;
-/** Owners whose epochs are remembered. Forgetting one loses only the check against rows read from an older snapshot. */
+/** Owners whose epochs are remembered, and for how long: longer than a transaction's snapshot lives. Forgetting one loses only the check against rows read from an older snapshot. */
 const OWNERS_HEARD_MAX = 10_000;
+const EPOCH_HEARD_MS = 60_000;
 /** Pause between questions to a database that is away, while answers within the grace are given from memory. */
 const OUTAGE_PROBE_MS = 1_000;
 
@@ -126,7 +129,8 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
   /** Whether the row was read from a snapshot in which a change already heard of had not happened, as on a standby. */
   function outdated({ tags, ownerEpoch }: Loaded): boolean {
     if (ownerEpoch === undefined || ownerEpoch === null) return false;
-    return tags.some((tag) => ownerEpoch < (epochsHeard.get(tag, 0) ?? 0));
+    const now = options.monotonicMs();
+    return tags.some((tag) => ownerEpoch < (epochsHeard.get(tag, now) ?? 0));
   }
 
   async function fill(credential: string, loader: () => Promise<Loaded>, settle: Settle): Promise<void> {
@@ -195,8 +199,8 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       remember(named);
       for (const [ownerId, epoch] of Object.entries(epochs)) {
         const owner: Tag = `owner:${ownerId}`;
-        const heard = epochsHeard.get(owner, 0) ?? 0;
-        epochsHeard.set(owner, Math.max(heard, epoch), Number.POSITIVE_INFINITY);
+        const now = options.monotonicMs();
+        epochsHeard.set(owner, Math.max(epochsHeard.get(owner, now) ?? 0, epoch), now + EPOCH_HEARD_MS);
       }
       for (const entries of [accepted, refused]) {
         for (const [credential, entry] of entries) {
@@ -206,11 +210,15 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
     },
     clear() {
       remember('all');
-      accepted.clear();
+      // Not believed any more, but no strangers either: all of them come back at once.
+      for (const [credential, entry] of accepted) {
+        accepted.set(credential, { ...entry, storedAtMs: Number.NEGATIVE_INFINITY });
+      }
       refused.clear();
       // The database may be another one now, restored from before: its epochs are the true ones.
       epochsHeard.clear();
     },
+    heard: () => sequence,
     size: () => accepted.size + refused.size,
   };
 }

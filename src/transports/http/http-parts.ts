@@ -13,6 +13,8 @@ export interface HttpParts {
   readonly endpoints: readonly Endpoint[];
   readonly invoke: Invoke;
   readonly authenticate: Authenticate;
+  /** Counts what was heard of changed rights since the start. */
+  readonly rightsHeard: () => number;
   readonly mcp: McpPart;
   readonly log: Log;
   readonly metrics: Metrics;

@@ -4,7 +4,7 @@ import { AppError } from '../../kernel/errors.ts';
 import type { Invoke } from '../../kernel/invoke.ts';
 import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { type CallMeter, createCallMeter } from './call-meter.ts';
-import { authenticateRequest, bodyOf, callOf } from './caller.ts';
+import { bodyOf, callOf, confirmCaller, identifyCaller } from './caller.ts';
 import { LOGGED_OPERATIONS_MAX } from './http-limits.ts';
 import type { HttpParts } from './http-parts.ts';
 import type { About, Responder } from './respond.ts';
@@ -24,9 +24,10 @@ export function addMcpRoute(app: FastifyInstance, parts: HttpParts, responder: R
       const { host, origin } = request.raw.headers;
       const refusal = parts.mcp.check({ host, origin });
       if (refusal !== null) throw new AppError('forbidden', refusal);
-      const principal = await authenticateRequest(parts.authenticate, request);
-      about.principal = principal;
+      const caller = await identifyCaller(parts, request);
+      about.principal = caller.principal;
       const body = parseOrUndefined(await bodyOf(request));
+      const principal = await confirmCaller(parts, request, caller);
       parts.mcp.assertScopes(principal, body);
 
       const { invoke, ran } = watchInvoke(parts.invoke, meterOf);

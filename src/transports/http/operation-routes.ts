@@ -3,7 +3,7 @@ import { AppError } from '../../kernel/errors.ts';
 import type { Operation } from '../../kernel/operation.ts';
 import { type DatabaseTime, measureDatabase } from '../../platform/postgres.ts';
 import { createCallMeter } from './call-meter.ts';
-import { authenticateRequest, bodyOf, callOf } from './caller.ts';
+import { bodyOf, callOf, confirmCaller, identifyCaller } from './caller.ts';
 import type { HttpParts } from './http-parts.ts';
 import { assertJson, hasBody, parseObject } from './json-body.ts';
 import { inputFromBody, inputFromQuery } from './operation-input.ts';
@@ -34,11 +34,13 @@ function addOperationRoute(app: FastifyInstance, parts: HttpParts, responder: Re
     };
     try {
       // Only what is not there yet is awaited: a cached caller without a body goes straight through.
-      const vouched = authenticateRequest(parts.authenticate, request);
-      const principal = vouched instanceof Promise ? await vouched : vouched;
-      about.principal = principal;
+      const identified = identifyCaller(parts, request);
+      const caller = identified instanceof Promise ? await identified : identified;
+      about.principal = caller.principal;
       const read = readInput(request);
       const input = read instanceof Promise ? await read : read;
+      const confirmed = confirmCaller(parts, request, caller);
+      const principal = confirmed instanceof Promise ? await confirmed : confirmed;
       const startedAtMs = performance.now();
       const outcome = await parts.invoke(operation, callOf(request, principal, 'http'), input);
       const headers = rateLimitHeaders(outcome.limits, Date.now());

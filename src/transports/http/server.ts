@@ -94,6 +94,7 @@ function guardRequests(app: FastifyInstance, responder: Responder): void {
   const about = { route: null, transport: 'http' } as const;
   app.decorateRequest('startedAtMs', 0);
   app.decorateRequest('rawBody', null);
+  app.decorateRequest('knownAddress', undefined);
   app.addHook('onRequest', (request, reply, done) => {
     request.startedAtMs = performance.now();
     const { url = '', headers, httpVersion } = request.raw;

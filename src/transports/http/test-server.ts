@@ -202,6 +202,7 @@ export function testServer({ admission, seen, ...overrides }: TestServerOptions 
       wallClockMs: Date.now,
     }),
     authenticate: testAuthenticate,
+    rightsHeard: () => 0,
     mcp: { ...openMcp, handle: async (_request, response) => void response.end('{}') },
     log: { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error'), flush() {} },
     metrics,
