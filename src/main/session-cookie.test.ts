@@ -62,6 +62,14 @@ test('an OAuth token makes no keys over HTTP either', async () => {
   const headers = { authorization: `Bearer ${await clerk.oauthToken()}`, 'content-type': 'application/json' };
   const create = await fetch(`${server.baseUrl}/user/api-keys`, { method: 'POST', headers, body: '{"name":"x"}' });
   assert.equal(create.status, 403);
+  // Also where the token was issued for just that: a key would outlive it and the consent behind it.
+  const scoped = await clerk.oauthToken({ claims: { scope: 'tools:read keys:read keys:write' } });
+  const asked = await fetch(`${server.baseUrl}/user/api-keys`, {
+    method: 'POST',
+    headers: { ...headers, authorization: `Bearer ${scoped}` },
+    body: '{"name":"x"}',
+  });
+  assert.deepEqual([asked.status, ((await asked.json()) as { code: string }).code], [403, 'forbidden']);
   const price = await fetch(`${server.baseUrl}/tools/get_price`, { method: 'POST', headers, body: '{"symbol":"BTC"}' });
   assert.equal(price.status, 200);
 });

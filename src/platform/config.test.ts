@@ -199,6 +199,24 @@ test('a secret may stand in a file, but not in both places', async () => {
   assert.equal(loadConfig({ HOST_FILE: file }).HOST, '127.0.0.1', 'only secrets are read from files');
 });
 
+test('PUBLIC_URL is kept as a client spells it that has parsed it, and holds nothing but where the server is', () => {
+  const kept = (url: string) => loadConfig({ PUBLIC_URL: url }).PUBLIC_URL;
+  assert.equal(kept('https://IORA.Example:443/Base/'), 'https://iora.example/Base');
+  assert.equal(kept('http://127.0.0.1:7145'), 'http://127.0.0.1:7145');
+  for (const url of [
+    'https://user:word@iora.example',
+    'https://iora.example/?a=1',
+    'https://iora.example/#a',
+    'iora',
+  ]) {
+    assert.throws(
+      () => kept(url),
+      (error: Error) => /PUBLIC_URL must/.test(error.message) && !error.message.includes('word'),
+      url,
+    );
+  }
+});
+
 test('secrets are refused when short, doubled or of the wrong form', () => {
   const pepper = (text: string) => named({ KEY_PEPPER: text }).length;
   for (const text of [

@@ -77,6 +77,32 @@ test('an answer is used while fresh, and asked for again afterwards', async () =
   assert.deepEqual(observed, ['miss', 'hit', 'miss', 'hit']);
 });
 
+test('an epoch that was heard holds for a minute, so that a wrong one does not refuse an owner for ever', async () => {
+  const { cache, advance } = cacheOnClock();
+  const old = loaded('one', { tags: ['owner:o'], ownerEpoch: 3 });
+  cache.invalidate(['owner:o'], { o: 1_000 });
+  await assert.rejects(cache.load('c', always(old)), { code: 'unavailable' });
+  advance(60_000);
+  assert.equal((await cache.load('c', always(old)))?.userId, 'one');
+});
+
+test('what was known before a clear is not believed, and is no stranger either', async () => {
+  let gated = 0;
+  const { cache } = cacheOnClock({
+    strangers: (lookUp) => {
+      gated += 1;
+      return lookUp();
+    },
+  });
+  await cache.load('known', always(loaded('one')));
+  assert.equal(gated, 1);
+  cache.clear();
+  assert.equal(cache.get('known'), undefined);
+  assert.equal((await cache.load('known', always(loaded('two'))))?.userId, 'two');
+  await assert.rejects(cache.load('unknown', away));
+  assert.equal(gated, 2, 'only who was never seen goes through the gate');
+});
+
 test('freshness counts from before the question, not from the answer', async () => {
   const { cache, advance } = cacheOnClock();
   const answer = Promise.withResolvers<Loaded>();

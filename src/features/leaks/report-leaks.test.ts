@@ -293,11 +293,33 @@ test('what is no report is refused, and nothing of it is done', async () => {
   await until(async () => (await statusOn(restricting, key)) === 200, 'the key still works');
 });
 
-test('a cut off key shows itself and its owner may replace or revoke it', async () => {
+test('a cut off key learns why and nothing else, takes nothing from its owner’s other keys, and can be revoked', async () => {
   const owner = await newOwner();
-  const { id, key } = await newKey(owner);
+  const [{ id, key }, other] = [await newKey(owner), await newKey(owner)];
   await report(restricting, [key]);
-  assert.equal((await restricting.iora.bearer(key)).key?.leaked, true);
+  const found = await restricting.iora.bearer(key);
+  for (const operation of ['keys.current', 'market.list_symbols', 'keys.list']) {
+    const outcome = await restricting.iora.call(operation, found);
+    assert.ok(
+      !outcome.ok && outcome.error.code === 'forbidden' && /found in public/.test(outcome.error.message),
+      operation,
+    );
+  }
+  assert.equal(await statusOn(restricting, other.key), 200);
   await restricting.iora.output('keys.revoke', owner, { id });
   assert.equal(await statusOn(elsewhere, key), 401);
+});
+
+test('a report stands for nobody: a service that names a tenant is refused', async () => {
+  const owner = await newOwner();
+  const { id, key } = await newKey(owner);
+  const principal = {
+    ...(await restricting.iora.bearer(key)),
+    kind: 'service' as const,
+    key: null,
+    service: 'scanner',
+  };
+  const outcome = await restricting.iora.call('leaks.report', principal, { keys: [key] });
+  assert.ok(!outcome.ok && outcome.error.code === 'forbidden');
+  assert.deepEqual(await told(owner, id), { audit: [], events: [] });
 });

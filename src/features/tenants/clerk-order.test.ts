@@ -78,6 +78,7 @@ const tokens: readonly PersonClaims[] = [
   token(ada, 3, 'admin'),
   token(bob, 5, 'member'),
   token(eve, 23, 'member'),
+  token(zoe, 20, 'member'),
 ];
 
 function token(subject: string, n: number, role: OrganizationRole | null): PersonClaims {

@@ -272,6 +272,25 @@ test('what is personal is sealed, follows the newest message, and goes with the 
   assert.match(await mine(), /"email":null,"index":null,"first":null,"last":null,"dataKey":null,"active":false/);
 });
 
+test('of two messages about one moment the later said counts, and where that is not told, the ban', async () => {
+  for (const [saidFirst, saidThen] of [
+    [1, 2],
+    [2, 1],
+  ] as const) {
+    const subject = newSubject();
+    const ban = { ...userMessage('updated', subject, at(5), { banned: true }), timestamp: at(5) + saidFirst };
+    const unban = { ...userMessage('updated', subject, at(5), {}), timestamp: at(5) + saidThen };
+    await taken(one, ban, unban, ban);
+    assert.equal((await userRow(subject)).is_active, saidThen > saidFirst);
+  }
+  for (const order of [0, 1]) {
+    const subject = newSubject();
+    const both = [userMessage('updated', subject, at(5), { banned: true }), userMessage('updated', subject, at(5), {})];
+    await taken(one, ...(order === 0 ? both : both.reverse()));
+    assert.equal((await userRow(subject)).is_active, false);
+  }
+});
+
 test('only a verified primary email is kept, and not one that another active person has, also after a ban', async () => {
   const [first, second] = [newSubject(), newSubject()];
   const email = `shared-${first}@example.com`;

@@ -90,6 +90,22 @@ test('nobody sees the usage of another, and a new person sees none', async () =>
   assert.deepEqual([usage.today, usage.month, usage.byEndpoint, usage.byDay], [none, none, [], []]);
 });
 
+test('in an organization a plain member sees its own usage, everybody else that of all', async () => {
+  const org = `shared-${randomUUID().slice(0, 8)}`;
+  const owner = await iora.session(`owner@${org}.example.com`, org);
+  const [member, viewer] = [
+    await iora.member(`member@${org}.example.com`, org, 'member'),
+    await iora.member(`viewer@${org}.example.com`, org, 'viewer'),
+  ];
+  for (const who of [owner, owner, member]) assert.ok((await price(who)).ok);
+  const all = await Promise.all([owner, member, viewer, owner, member].map((who) => usageOf(who)));
+  assert.deepEqual(
+    all.map(({ month }) => month.calls),
+    [3, 1, 3, 3, 1],
+  );
+  assert.equal(new Set(all.map(({ remaining }) => remaining.month)).size, 1, 'what is left is that of all');
+});
+
 test('refusals for quota and rate are recorded at no cost, the month before the minute', async () => {
   const { session } = await person({ minute: 3, month: 2 });
   assert.deepEqual(await codes(session, 4), ['ok', 'ok', 'quota_exceeded', 'quota_exceeded']);
