@@ -89,7 +89,11 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     applicationName: 'iora-probe',
     onError,
   });
+  let rightsHeard = 0;
   const cacheOptions = {
+    onChange: () => {
+      rightsHeard += 1;
+    },
     entriesMax: PRINCIPALS_MAX,
     outageGraceMs: config.KEY_OUTAGE_GRACE * SECOND_MS,
     monotonicMs,
@@ -233,7 +237,7 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     jobs,
     invoke,
     authenticate,
-    rightsHeard: () => caches.reduce((count, known) => count + known.heard(), 0),
+    rightsHeard: () => rightsHeard,
     database,
     probeDatabase,
     people,

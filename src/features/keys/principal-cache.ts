@@ -39,6 +39,8 @@ export interface PrincipalCacheOptions {
    * keep those that are known from the database.
    */
   readonly strangers?: <T>(lookUp: () => Promise<T>) => Promise<T>;
+  /** Told whenever rights may have changed, so that an answer given before may no longer be true. */
+  readonly onChange?: () => void;
   readonly observe?: (result: 'hit' | 'miss' | 'grace') => void;
 }
 
@@ -51,8 +53,6 @@ export interface PrincipalCache {
   invalidate(tags: readonly Tag[], epochs?: Epochs): void;
   /** Believes nothing any more: after a time in which invalidations may have been missed. */
   clear(): void;
-  /** Counts what was heard of changed rights: as long as it stays the same, an answer given stays true. */
-  heard(): number;
   size(): number;
 }
 
@@ -112,6 +112,7 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
 
   function remember(tags: ReadonlySet<Tag> | 'all'): void {
     sequence += 1;
+    options.onChange?.();
     invalidations.push({ sequence, tags });
     if (invalidations.length > INVALIDATIONS_KEPT_MAX) invalidations.shift();
   }
@@ -218,7 +219,6 @@ export function createPrincipalCache(options: PrincipalCacheOptions): PrincipalC
       // The database may be another one now, restored from before: its epochs are the true ones.
       epochsHeard.clear();
     },
-    heard: () => sequence,
     size: () => accepted.size + refused.size,
   };
 }

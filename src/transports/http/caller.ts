@@ -39,11 +39,12 @@ type CallerParts = Pick<HttpParts, 'authenticate' | 'rightsHeard'>;
 /** As `authenticateRequest`, with what is needed to tell later whether the answer still holds. */
 export function identifyCaller(parts: CallerParts, request: FastifyRequest): Caller | Promise<Caller> {
   // Before the look-up: what is heard while it is under way may be about this caller.
-  const seen = { atMs: performance.now(), heard: parts.rightsHeard() };
+  const heard = parts.rightsHeard();
+  const atMs = request.startedAtMs;
   const vouched = authenticateRequest(parts.authenticate, request);
   return vouched instanceof Promise
-    ? vouched.then((principal) => ({ principal, ...seen }))
-    : { principal: vouched, ...seen };
+    ? vouched.then((principal) => ({ principal, atMs, heard }))
+    : { principal: vouched, atMs, heard };
 }
 
 /**
