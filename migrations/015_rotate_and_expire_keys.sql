@@ -27,6 +27,9 @@ CREATE INDEX api_key_families_ended_idx ON api_key_families (least(revoked_at, e
 -- Serves: old secrets that end once they are idle (end_idle_overlaps).
 CREATE INDEX api_keys_idle_idx ON api_keys (superseded_at) WHERE ends_when_idle AND is_active;
 
+-- Serves: the secrets of some keys that were not ended, however many were before (rotate, revoke).
+CREATE INDEX api_keys_active_idx ON api_keys (owner_id, family_id) WHERE is_active;
+
 -- One round of what time does to keys, at p_now, of each kind at most p_batch; answers what it did, for the log:
 -- 'expiring' (told 7 days or 1 day before; not where that moment lay before the key was made), 'expired' (marked, once),
 -- 'tombstoned' (its secrets and name gone 90 days after it expired or was revoked; usage still names its id).
@@ -184,6 +187,7 @@ DROP POLICY expire_keys ON audit_logs;
 DROP POLICY expire_keys ON api_keys;
 DROP POLICY expire_keys ON api_key_families;
 DROP FUNCTION expire_keys(timestamptz, integer);
+DROP INDEX api_keys_active_idx;
 DROP INDEX api_keys_idle_idx;
 DROP INDEX api_key_families_ended_idx;
 DROP INDEX api_key_families_expiry_idx;

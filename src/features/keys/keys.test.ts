@@ -128,6 +128,34 @@ test('an id in capitals names the same key: its revocation holds at once, and it
   }
 });
 
+test('a revocation leaves secrets that ended before as they were, and waits for nobody who holds them', async () => {
+  const alice = await person();
+  const { id, key } = await create(alice);
+  await iora.sql(
+    `INSERT INTO api_keys (family_id, user_id, key_hash, pepper_version, key_prefix, is_active, revoked_at)
+       VALUES ($1, $2, sha256($3), 1, 'iora_pk_live_old', false, '2020-01-01')`,
+    [id, alice.userId, key],
+  );
+  const secrets = () =>
+    iora.sql(
+      `SELECT is_active AS active, revoked_at::date::text AS day FROM api_keys WHERE family_id = $1 ORDER BY 2`,
+      [id],
+    );
+  await iora.app.database.write(alice, async (tx) => {
+    await tx
+      .selectFrom('api_keys')
+      .where('family_id', '=', id)
+      .where('is_active', '=', false)
+      .select('id')
+      .forUpdate()
+      .executeTakeFirstOrThrow();
+    assert.equal(await code('keys.revoke', alice, { id }), 'ok');
+  });
+  const [before, now] = await secrets();
+  assert.deepEqual(before, { active: false, day: '2020-01-01' }, 'the first moment stands');
+  assert.ok(!now.active && now.day > before.day);
+});
+
 test('revocations of one key at the same moment agree on when it was', async () => {
   const alice = await person();
   const { id } = await create(alice);
