@@ -152,6 +152,12 @@ const served: readonly [role: string, query: string, index: string][] = [
   ],
   [
     'iora_owner',
+    `SELECT id FROM api_keys WHERE (revoked_at IS NOT NULL OR expires_at IS NOT NULL)
+     AND least(revoked_at, expires_at) <= now() - interval '90 days' ORDER BY least(revoked_at, expires_at) LIMIT 10 FOR UPDATE`,
+    'api_keys_ended_idx',
+  ],
+  [
+    'iora_owner',
     `SELECT * FROM api_keys WHERE ends_when_idle AND is_active AND superseded_at <= now() ORDER BY superseded_at LIMIT 10 FOR UPDATE`,
     'api_keys_idle_idx',
   ],

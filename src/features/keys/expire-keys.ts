@@ -8,7 +8,7 @@ const EVERY_MS = 600_000;
 const BATCH = 500;
 
 interface Happened {
-  readonly event: 'expiring' | 'expired' | 'tombstoned';
+  readonly event: 'expiring' | 'expired' | 'tombstoned' | 'thinned';
   readonly family_id: string;
   readonly owner_id: string;
   readonly expires_at: Date | null;
@@ -19,9 +19,10 @@ const texts: Readonly<Record<Happened['event'], string>> = {
   expiring: 'an API key expires soon',
   expired: 'an API key has expired',
   tombstoned: 'an API key that ended long ago was cleared',
+  thinned: 'secrets of an API key that ended long ago were deleted',
 };
 
-/** Tells owners of a coming expiry, marks what has expired, and clears what ended long ago. */
+/** Tells owners of a coming expiry, marks what has expired, and clears keys and secrets that ended long ago. */
 export function expireKeys(parts: Pick<KeysParts, 'log'>): Job {
   return {
     name: 'keys.expire',
@@ -34,7 +35,12 @@ export function expireKeys(parts: Pick<KeysParts, 'log'>): Job {
         }
       });
       const count = (wanted: Happened['event']) => rows.filter(({ event }) => event === wanted).length;
-      return { expiring: count('expiring'), expired: count('expired'), tombstoned: count('tombstoned') };
+      return {
+        expiring: count('expiring'),
+        expired: count('expired'),
+        tombstoned: count('tombstoned'),
+        thinned: count('thinned'),
+      };
     },
   };
 }

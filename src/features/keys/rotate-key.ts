@@ -23,6 +23,11 @@ const OVERLAP_MAX_SECONDS = 30 * DAY_SECONDS;
  * repeated before the first is through. Each further one is another copy that may be lost.
  */
 const SECRETS_AT_ONCE_MAX = 3;
+/**
+ * Secrets kept of a key, those that ended in the last 90 days included: a rotation every two hours all that time. Whoever
+ * shows, revokes or clears a key may have to go through all of them.
+ */
+const SECRETS_KEPT_MAX = 1_000;
 
 const shown = keySchema.shape;
 const secret = secretSchema.shape;
@@ -93,6 +98,7 @@ export const rotateKey = (parts: KeysParts) =>
       // The answer holds a secret that works, so the caller must be able to make such a key.
       assertNotStronger(context, { ...record, expiresAt: family.expires_at });
 
+      await assertRoomForSecret(tx, { ownerId, id });
       await lockSecrets(tx, { ownerId, familyIds: [id] });
       await parts.use.record(tx, id);
       const older = await workingSecrets(tx, { ownerId, id, now });
@@ -163,6 +169,24 @@ export const rotateKey = (parts: KeysParts) =>
       return withEffect(parts.invalidations, context, change, answer);
     },
   });
+
+/** Refuses a rotation of a key of which as many secrets are kept as may be. */
+async function assertRoomForSecret(tx: Transaction, { ownerId, id }: { ownerId: string; id: string }): Promise<void> {
+  const last = await tx
+    .selectFrom('api_keys')
+    .where('owner_id', '=', ownerId)
+    .where('family_id', '=', id)
+    .select('id')
+    .offset(SECRETS_KEPT_MAX - 1)
+    .limit(1)
+    .executeTakeFirst();
+  if (last === undefined) return;
+  throw new AppError(
+    'key_limit_reached',
+    `This key has had ${SECRETS_KEPT_MAX} secrets, and those that ended are kept for 90 days: make a new key.`,
+    { details: { limit: SECRETS_KEPT_MAX } },
+  );
+}
 
 /** The secrets of the key that work now, newest first. The family is locked, so no other rotation is at them. */
 function workingSecrets(tx: Transaction, { ownerId, id, now }: { ownerId: string; id: string; now: Date }) {
