@@ -2,10 +2,13 @@ import { sql } from 'kysely';
 import type { Job } from '../../kernel/job.ts';
 import type { KeysParts } from './index.ts';
 
-/** Notices are about days, and expiry itself is checked at every call: minutes are early enough for this. */
-const EVERY_MS = 600_000;
-/** Keys of one kind in one round: a few statements each, together well below a second. */
-const BATCH = 500;
+/** What a round leaves is for the next: 6,000 keys of a kind in an hour, also where many were made to expire together. */
+const EVERY_MS = 60_000;
+/**
+ * Keys of one kind in one round, whose rows stay locked until it ends. A full round of every kind took 0.14 s on two cores; one
+ * of 500 took 0.6 s there, and up to 1.9 s beside other work.
+ */
+const BATCH = 100;
 
 interface Happened {
   readonly event: 'expiring' | 'expired' | 'tombstoned' | 'thinned';

@@ -53,7 +53,9 @@ export const rotateKey = (parts: KeysParts) =>
       finishWhenIdle: z
         .boolean()
         .default(false)
-        .describe('End the overlap early, once an older secret has not been used for some minutes'),
+        .describe(
+          'End the overlap early, once an older secret has not been used for some minutes; uses of the last minute on other instances may not be known yet',
+        ),
     }),
     output: z.object({
       id: shown.id,
