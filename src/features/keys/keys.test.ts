@@ -412,6 +412,35 @@ async function makeAndForget(owner: Principal): Promise<void> {
   await iora.sql('DELETE FROM api_key_families WHERE id = $1', [id]);
 }
 
+test('a key that ended while its call was under way makes, rotates and changes nothing any more', async () => {
+  const alice = await person(100);
+  const target = await create(alice);
+  const before = await get(alice, target.id);
+  const ends = [
+    'UPDATE api_key_families SET revoked_at = now() WHERE id = $1',
+    'UPDATE api_key_families SET expires_at = now() WHERE id = $1',
+    'UPDATE api_keys SET is_active = false WHERE family_id = $1',
+    'UPDATE api_keys SET revoked_at = now() WHERE family_id = $1',
+    'UPDATE api_keys SET expires_at = now() WHERE family_id = $1',
+    'UPDATE api_keys SET leaked_at = now() WHERE family_id = $1',
+  ];
+  for (const end of ends) {
+    const calling = await create(alice, { permissions: ['keys:write', 'tools:read'] });
+    const underWay = await iora.bearer(calling.key);
+    assert.equal(await code('keys.update', underWay, { id: target.id, name: before.name }), 'ok');
+    await iora.sql(end, [calling.id]);
+    for (const [name, input] of [
+      ['keys.create', { name: 'x' }],
+      ['keys.rotate', { id: target.id }],
+      ['keys.update', { id: target.id, name: 'x' }],
+    ] as const) {
+      assert.equal(await code(name, underWay, input), 'unauthenticated', `${name} after ${end}`);
+    }
+  }
+  assert.deepEqual({ ...(await get(alice, target.id)), updatedAt: '' }, { ...before, updatedAt: '' });
+  assert.equal((await listAll(alice)).length, 1 + ends.length);
+});
+
 test('pages of any size, taken while keys are made, show every key once, newest first', async () => {
   const alice = await person(500);
   for (let made = 0; made < 23; made += 1) await create(alice, { name: `key ${made}` });

@@ -6,11 +6,13 @@ import { generateKey, keyPrefix } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { assertCallerLives } from './caller-lives.ts';
 import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { assertNotStronger, keyIdSchema, keySchema, toKeyRecord } from './key-record.ts';
 import { lockSecrets } from './lock-secrets.ts';
+import { assertFewAtOnce, assertRoomForSecret } from './rotation-limits.ts';
 import { earliest, secretSchema } from './secret-record.ts';
 
 const SECOND_MS = 1_000;
@@ -18,17 +20,6 @@ const DAY_SECONDS = 86_400;
 /** A day reaches every place that is deployed daily; after a month nobody remembers that a rotation is under way. */
 const OVERLAP_DEFAULT_SECONDS = DAY_SECONDS;
 const OVERLAP_MAX_SECONDS = 30 * DAY_SECONDS;
-/**
- * Secrets of a key that work at the same time: the newest, the one it replaces, and one more for a rotation that has to be
- * repeated before the first is through. Each further one is another copy that may be lost.
- */
-const SECRETS_AT_ONCE_MAX = 3;
-/**
- * Secrets kept of a key, those that ended in the last 90 days included: a rotation every two hours all that time. Whoever
- * shows, revokes or clears a key may have to go through all of them.
- */
-const SECRETS_KEPT_MAX = 1_000;
-
 const shown = keySchema.shape;
 const secret = secretSchema.shape;
 
@@ -102,6 +93,8 @@ export const rotateKey = (parts: KeysParts) =>
 
       await assertRoomForSecret(tx, { ownerId, id });
       await lockSecrets(tx, { ownerId, familyIds: [id] });
+      // Not before: with its own secret locked, a report that it was found in public is waited for.
+      await assertCallerLives(tx, context, now);
       await parts.use.record(tx, id);
       const older = await workingSecrets(tx, { ownerId, id, now });
       const until = new Date(nowMs + overlapSeconds * SECOND_MS);
@@ -172,24 +165,6 @@ export const rotateKey = (parts: KeysParts) =>
     },
   });
 
-/** Refuses a rotation of a key of which as many secrets are kept as may be. */
-async function assertRoomForSecret(tx: Transaction, { ownerId, id }: { ownerId: string; id: string }): Promise<void> {
-  const last = await tx
-    .selectFrom('api_keys')
-    .where('owner_id', '=', ownerId)
-    .where('family_id', '=', id)
-    .select('id')
-    .offset(SECRETS_KEPT_MAX - 1)
-    .limit(1)
-    .executeTakeFirst();
-  if (last === undefined) return;
-  throw new AppError(
-    'key_limit_reached',
-    `This key has had ${SECRETS_KEPT_MAX} secrets, and those that ended are kept for 90 days: make a new key.`,
-    { details: { limit: SECRETS_KEPT_MAX } },
-  );
-}
-
 /** The secrets of the key that work now, newest first. The family is locked, so no other rotation is at them. */
 function workingSecrets(tx: Transaction, { ownerId, id, now }: { ownerId: string; id: string; now: Date }) {
   return tx
@@ -212,15 +187,4 @@ function workingSecrets(tx: Transaction, { ownerId, id, now }: { ownerId: string
     .orderBy('superseded_at', 'desc')
     .orderBy('id', 'desc')
     .execute();
-}
-
-/** Refuses a rotation after which more secrets would work than may. `ends` are those that keep an overlap. */
-function assertFewAtOnce(ends: readonly Date[]): void {
-  if (ends.length < SECRETS_AT_ONCE_MAX) return;
-  const retryAt = earliest(ends)?.toISOString();
-  throw new AppError(
-    'rotation_in_progress',
-    `${SECRETS_AT_ONCE_MAX} secrets of this key work already. Wait until ${retryAt}, when the next overlap ends, or rotate with overlapSeconds 0, which ends all older ones at once.`,
-    { details: { limit: SECRETS_AT_ONCE_MAX, retryAt } },
-  );
 }
