@@ -146,6 +146,7 @@ async function populate(postgres: TemporaryPostgres, { keys, rounds, lookupsPerR
       wallClockMs: () => Date.now(),
     }),
     use: { touch: () => undefined },
+    log: { warn: () => undefined },
   });
   let unused: string[] = [];
   const population: Population = {

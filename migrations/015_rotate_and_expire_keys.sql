@@ -24,13 +24,19 @@ CREATE POLICY tenant_isolation ON api_key_expiry_notices TO iora_api
 CREATE INDEX api_key_families_expiry_idx ON api_key_families (expires_at) WHERE revoked_at IS NULL AND expired_at IS NULL;
 -- Serves: families that ended long ago (expire_keys).
 CREATE INDEX api_key_families_ended_idx ON api_key_families (least(revoked_at, expires_at)) WHERE tombstoned_at IS NULL;
+-- Serves: secrets that ended long ago (expire_keys).
+CREATE INDEX api_keys_ended_idx ON api_keys (least(revoked_at, expires_at)) WHERE revoked_at IS NOT NULL OR expires_at IS NOT NULL;
 -- Serves: old secrets that end once they are idle (end_idle_overlaps).
 CREATE INDEX api_keys_idle_idx ON api_keys (superseded_at) WHERE ends_when_idle AND is_active;
 
+-- Serves: the secrets of some keys that were not ended, however many were before (rotate, revoke).
+CREATE INDEX api_keys_active_idx ON api_keys (owner_id, family_id) WHERE is_active;
+
 -- One round of what time does to keys, at p_now, of each kind at most p_batch; answers what it did, for the log:
--- 'expiring' (told 7 days or 1 day before; not where that moment lay before the key was made), 'expired' (marked, once),
--- 'tombstoned' (its secrets and name gone 90 days after it expired or was revoked; usage still names its id).
--- Families that somebody is changing at the moment are left to the next round.
+-- 'expiring' (told 7 days or 1 day before, of the two the nearer alone; not where that moment lay before the key was made),
+-- 'expired' (marked, once), 'tombstoned' (its secrets and name gone 90 days after it expired or was revoked; usage still names
+-- its id), 'thinned' (secrets gone that ended 90 days ago, but never the newest of a key; p_batch counts secrets here).
+-- What somebody is changing at the moment is left to the next round.
 CREATE FUNCTION expire_keys(p_now timestamptz, p_batch integer)
 RETURNS TABLE (event text, family_id uuid, owner_id text, expires_at timestamptz, days integer)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -38,16 +44,19 @@ SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
   v_days integer;
+  v_from timestamptz;
   v_until timestamptz;
   v_key api_key_families;
 BEGIN
   PERFORM set_config('iora.definer', 'expire_keys', true);
 
   FOREACH v_days IN ARRAY ARRAY[7, 1] LOOP
+    -- With less than a day left, that there were seven is no news.
+    v_from := CASE v_days WHEN 7 THEN p_now + make_interval(hours => 24) ELSE p_now END;
     v_until := p_now + make_interval(hours => 24 * v_days);
     FOR v_key IN
       SELECT f.* FROM api_key_families f
-      WHERE f.revoked_at IS NULL AND f.expired_at IS NULL AND f.expires_at > p_now AND f.expires_at <= v_until
+      WHERE f.revoked_at IS NULL AND f.expired_at IS NULL AND f.expires_at > v_from AND f.expires_at <= v_until
         AND f.created_at <= f.expires_at - make_interval(hours => 24 * v_days)
         AND NOT EXISTS (SELECT FROM api_key_expiry_notices n
                         WHERE n.family_id = f.id AND n.expires_at = f.expires_at AND n.days = v_days)
@@ -93,6 +102,19 @@ BEGIN
       VALUES (v_key.org_id, v_key.owner_id, 'system', 'keys.expire', 'api_key_tombstoned', 'api_key', v_key.id::text, 'succeeded');
     RETURN QUERY SELECT 'tombstoned', v_key.id, v_key.owner_id, v_key.expires_at, NULL::integer;
   END LOOP;
+
+  -- Ids are in the order of making. The newest stays so that the key still shows a prefix.
+  RETURN QUERY
+    WITH ended AS (
+      SELECT k.id FROM api_keys k
+      WHERE (k.revoked_at IS NOT NULL OR k.expires_at IS NOT NULL) AND least(k.revoked_at, k.expires_at) <= v_until
+        AND EXISTS (SELECT FROM api_keys newer
+                    WHERE newer.owner_id = k.owner_id AND newer.family_id = k.family_id AND newer.id > k.id)
+      ORDER BY least(k.revoked_at, k.expires_at) LIMIT p_batch FOR UPDATE OF k SKIP LOCKED
+    ), gone AS (
+      DELETE FROM api_keys k USING ended WHERE k.id = ended.id RETURNING k.family_id, k.owner_id
+    )
+    SELECT DISTINCT 'thinned', gone.family_id, gone.owner_id, NULL::timestamptz, NULL::integer FROM gone;
 
   PERFORM set_config('iora.definer', '', true);
 END
@@ -184,7 +206,9 @@ DROP POLICY expire_keys ON audit_logs;
 DROP POLICY expire_keys ON api_keys;
 DROP POLICY expire_keys ON api_key_families;
 DROP FUNCTION expire_keys(timestamptz, integer);
+DROP INDEX api_keys_active_idx;
 DROP INDEX api_keys_idle_idx;
+DROP INDEX api_keys_ended_idx;
 DROP INDEX api_key_families_ended_idx;
 DROP INDEX api_key_families_expiry_idx;
 DROP TABLE api_key_expiry_notices;

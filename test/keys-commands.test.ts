@@ -1,14 +1,19 @@
 // Looking at keys from the command line, beside a real server: what a key is, and which peppers are still needed.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { generateKey } from '../src/lib/key-format.ts';
 import { runCli } from './support/cli-process.ts';
 import { startTestServer, type TestServer } from './support/server.ts';
-import { startServerProcess } from './support/server-process.ts';
+import { cleanEnvironment, startServerProcess } from './support/server-process.ts';
 import { issueToken } from './support/token.ts';
 
 let server: TestServer;
@@ -104,6 +109,22 @@ test('what nobody made exits 1 and says why, nothing at all exits 2', async () =
   }
   const argued = await runCli(['keys', 'inspect', 'iora_pk_live_x'], { IORA_DATA_DIR: server.dataDir });
   assert.equal(argued.exitCode, 2, 'a key is never taken as an argument');
+});
+
+test('a terminal as standard input is refused, for it would show the key', {
+  skip: process.platform !== 'linux' || !existsSync('/usr/bin/script'),
+}, async () => {
+  const cli = fileURLToPath(new URL('../src/main/cli.ts', import.meta.url));
+  // `script` of util-linux runs it at a terminal of its own, where nobody types anything.
+  const child = spawn('/usr/bin/script', ['-qec', `"${process.execPath}" "${cli}" keys inspect`, '/dev/null'], {
+    env: cleanEnvironment({ IORA_DATA_DIR: server.dataDir }),
+    stdio: ['pipe', 'pipe', 'inherit'],
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  });
+  const [exit, output] = [once(child, 'close'), text(child.stdout)];
+  assert.match(await output, /^iora: [^\n]*iora keys inspect < FILE/);
+  assert.equal((await exit)[0], 2);
 });
 
 test('commands of both kinds stand under their noun', async () => {

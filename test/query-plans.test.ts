@@ -44,6 +44,9 @@ before(async () => {
        FROM generate_series(1, ${ROWS}) n;
      INSERT INTO api_keys (family_id, user_id, org_id, key_hash, pepper_version, key_prefix)
        SELECT id, user_id, org_id, sha256(name::bytea), 1, 'p' FROM api_key_families WHERE name <> '${tenant.marker}';
+     INSERT INTO api_keys (family_id, user_id, org_id, key_hash, pepper_version, key_prefix, is_active, revoked_at)
+       SELECT '${tenant.familyId}', '${tenant.userId}', '${tenant.orgId}', sha256(('ended' || n)::bytea), 1, 'p', false, now()
+       FROM generate_series(1, ${ROWS}) n;
      INSERT INTO usage_logs (id, user_id, owner_id, operation, endpoint, method, status_code, cost, billable, request_id, created_at)
        SELECT gen_random_uuid(), 'user_' || n, 'user_' || n, 'get_price', '/', 'POST', 200, 1, true, n, now() FROM generate_series(1, ${ROWS}) n;
      INSERT INTO audit_logs (user_id, owner_id, actor_type, action, outcome)
@@ -132,6 +135,11 @@ const served: readonly [role: string, query: string, index: string][] = [
   ],
   ['iora_api', `SELECT id FROM api_keys WHERE family_id = '${tenant.familyId}'`, 'api_keys_family_idx'],
   [
+    'iora_api',
+    `SELECT id FROM api_keys WHERE family_id = ANY (ARRAY['${tenant.familyId}']::uuid[]) AND is_active ORDER BY id FOR UPDATE`,
+    'api_keys_active_idx',
+  ],
+  [
     'iora_owner',
     `SELECT * FROM api_key_families WHERE revoked_at IS NULL AND expired_at IS NULL AND expires_at <= now() ORDER BY expires_at LIMIT 10 FOR UPDATE`,
     'api_key_families_expiry_idx',
@@ -141,6 +149,12 @@ const served: readonly [role: string, query: string, index: string][] = [
     `SELECT * FROM api_key_families WHERE tombstoned_at IS NULL AND least(revoked_at, expires_at) <= now() - interval '90 days'
      ORDER BY least(revoked_at, expires_at) LIMIT 10 FOR UPDATE`,
     'api_key_families_ended_idx',
+  ],
+  [
+    'iora_owner',
+    `SELECT id FROM api_keys WHERE (revoked_at IS NOT NULL OR expires_at IS NOT NULL)
+     AND least(revoked_at, expires_at) <= now() - interval '90 days' ORDER BY least(revoked_at, expires_at) LIMIT 10 FOR UPDATE`,
+    'api_keys_ended_idx',
   ],
   [
     'iora_owner',

@@ -159,7 +159,13 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
     identity !== null || secrets.localIdentity === null
       ? null
       : createLocalIdentity({ secret: secrets.localIdentity, sessions });
-  const authenticateKey = createKeyAuthenticator({ database, peppers: secrets.peppers, cache: keyCache, use: keyUse });
+  const authenticateKey = createKeyAuthenticator({
+    database,
+    peppers: secrets.peppers,
+    cache: keyCache,
+    use: keyUse,
+    log,
+  });
 
   const authenticate = createAuthenticate({
     key: authenticateKey,

@@ -146,7 +146,8 @@ export const configSchema = z.object({
   KEY_PEPPER: described(versionedSecrets.optional(), {
     section: 'Secrets',
     secret: true,
-    description: 'Pepper under which API keys are hashed, version:base64[,version:base64]; the first hashes new keys.',
+    description:
+      'Pepper under which API keys are hashed, version:base64[,version:base64]; the first hashes new keys; versions count upwards.',
     defaultNote: 'development makes its own below IORA_DATA_DIR; production requires it',
   }),
   DATA_KEYS: described(dataKeys.optional(), {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { startApplication, type TestApplication, testSecrets } from '../../../test/support/application.ts';
-import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
+import { type TestCluster, type TestDatabase, testCluster, withClient } from '../../../test/support/postgres.ts';
 import { AppError, toProblem } from '../../kernel/errors.ts';
 import { generateKey } from '../../lib/key-format.ts';
 import { createKeyAuthenticator, createPrincipalCache } from './index.ts';
@@ -50,6 +50,7 @@ function counting() {
       wallClockMs: () => Date.now(),
     }),
     use: { touch: ({ secretId }) => count.touched.push(secretId) },
+    log: iora.log,
   });
   return { authenticate: async (key: string) => authenticate(key, '192.0.2.1'), count };
 }
@@ -158,4 +159,51 @@ test('a key of an older pepper works, and moves to the newest when it is shown',
   for (const { key, id } of [shown, fresh]) assert.equal((await later.bearer(key)).key?.id, id);
   await refusal(later.bearer(unseen.key));
   await later.close();
+});
+
+test('a key that cannot be moved to the newest pepper works all the same, and moves with a later call', async () => {
+  const own = await cluster.database();
+  const secrets = testSecrets();
+  const [one] = secrets.peppers;
+  const two = { version: 2, secret: randomBytes(32) };
+  const before = await startApplication(own, { secrets });
+  const [locked, denied] = [await makeKey(before), await makeKey(before)];
+  await before.close();
+  const settings = { KEY_CACHE_TTL: '0' };
+  const during = await startApplication(own, { settings, secrets: { ...secrets, peppers: [two, one] } });
+  const version = async (id: string) =>
+    (await during.sql('SELECT pepper_version AS version FROM api_keys WHERE family_id = $1', [id]))[0].version;
+
+  await withClient(own.superuserUrl, async (holder) => {
+    await holder.query('BEGIN');
+    await holder.query('SELECT FROM api_keys WHERE family_id = $1 FOR UPDATE', [locked.id]);
+    assert.equal((await during.bearer(locked.key)).key?.id, locked.id);
+    assert.equal(await version(locked.id), 1);
+    await holder.query('ROLLBACK');
+  });
+  await during.sql('REVOKE UPDATE (key_hash) ON api_keys FROM iora_api');
+  assert.equal((await during.bearer(denied.key)).key?.id, denied.id);
+  const [warning] = during.log.named('a key could not be moved to the newest pepper');
+  assert.ok(warning?.includes(denied.id) && !warning.includes(denied.key));
+  await during.sql('GRANT UPDATE (key_hash) ON api_keys TO iora_api');
+  for (const { id, key } of [locked, denied]) {
+    await during.bearer(key);
+    assert.equal(await version(id), 2);
+  }
+  await during.close();
+  await own.drop();
+});
+
+test('an instance that still has an older pepper in front moves no key back to it', async () => {
+  const secrets = testSecrets();
+  const [one] = secrets.peppers;
+  const two = { version: 2, secret: randomBytes(32) };
+  const switched = await startApplication(database, { secrets: { ...secrets, peppers: [two, one] } });
+  const { id, key } = await makeKey(switched);
+  const waiting = await startApplication(database, { secrets: { ...secrets, peppers: [one, two] } });
+  assert.equal((await waiting.bearer(key)).key?.id, id);
+  const [row] = await iora.sql('SELECT pepper_version AS version FROM api_keys WHERE family_id = $1', [id]);
+  assert.equal(row.version, 2);
+  await waiting.close();
+  await switched.close();
 });

@@ -9,6 +9,7 @@ import {
 import { AppError } from '../../kernel/errors.ts';
 import { parseKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
+import type { Log } from '../../platform/log.ts';
 import type { Database } from '../../platform/postgres.ts';
 import { isAllowedAddress } from './allowed-addresses.ts';
 import type { Peppers } from './index.ts';
@@ -21,6 +22,7 @@ export interface AuthenticateKeyParts {
   readonly peppers: Peppers;
   readonly cache: PrincipalCache;
   readonly use: Pick<KeyUse, 'touch'>;
+  readonly log: Pick<Log, 'warn'>;
 }
 
 /**
@@ -111,19 +113,38 @@ export async function lookUpKey(
 async function findKey(parts: AuthenticateKeyParts, key: string): Promise<Loaded> {
   const row = await lookUpKey(parts, key);
   if (row === undefined) return UNKNOWN;
-  const [newest] = parts.peppers;
-  // Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day.
-  if (row.pepper_version !== newest.version) {
-    await parts.database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
+  // Upwards only: while instances are switched one by one, those that go before would move it back at every look-up.
+  if (row.pepper_version < parts.peppers[0].version) await moveToNewest(parts, key, row);
+  return toLoaded(row);
+}
+
+/**
+ * Whoever shows its key moves it to the newest pepper, so that the older one can be taken away some day. A call never fails or
+ * waits for that: where it cannot be done, and where somebody else has the row, the next one tries again.
+ */
+async function moveToNewest({ database, peppers, log }: AuthenticateKeyParts, key: string, row: FoundKey) {
+  const [newest] = peppers;
+  try {
+    await database.write({ ownerId: row.owner_id, userId: row.user_id }, (tx) =>
       tx
         .updateTable('api_keys')
         .set({ key_hash: hashKey(key, newest.secret), pepper_version: newest.version })
-        .where('id', '=', row.secret_id)
         .where('owner_id', '=', row.owner_id)
+        .where('id', '=', (builder) =>
+          builder
+            .selectFrom('api_keys')
+            .where('owner_id', '=', row.owner_id)
+            .where('id', '=', row.secret_id)
+            .where('pepper_version', '<', newest.version)
+            .select('id')
+            .forUpdate()
+            .skipLocked(),
+        )
         .execute(),
     );
+  } catch (err) {
+    log.warn({ err, keyId: row.family_id }, 'a key could not be moved to the newest pepper');
   }
-  return toLoaded(row);
 }
 
 function toLoaded(row: FoundKey): Loaded {

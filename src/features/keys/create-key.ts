@@ -7,7 +7,7 @@ import { generateKey, keyPrefix } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
-import { unauthenticated } from './authenticate-key.ts';
+import { assertCallerLives } from './caller-lives.ts';
 import type { KeysParts } from './index.ts';
 import {
   allowedCidrsSchema,
@@ -77,7 +77,7 @@ export const createKey = (parts: KeysParts) =>
         requestsPerMonth: request.requestsPerMonth ?? null,
       });
       await lockKeysOf(tx, context.principal.ownerId);
-      await assertCallerLives(tx, context);
+      await assertCallerLives(tx, context, new Date(parts.wallClockMs()));
       await assertBelowMaximum(tx, context);
 
       const { orgId } = context.principal;
@@ -158,22 +158,6 @@ export function futureMoment(text: string | null | undefined, nowMs: number): Da
  */
 export async function lockKeysOf(tx: Transaction, ownerId: string): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended(${`api_keys:${ownerId}`}, 0))`.execute(tx);
-}
-
-/**
- * Refuses a key that was revoked while its call was under way: what it makes now would outlive a revocation of everything.
- * Throws `unauthenticated`.
- */
-async function assertCallerLives(tx: Transaction, { principal: { key, ownerId } }: Context): Promise<void> {
-  if (key === null) return;
-  const found = await tx
-    .selectFrom('api_key_families')
-    .where('owner_id', '=', ownerId)
-    .where('id', '=', key.id)
-    .where('revoked_at', 'is', null)
-    .select('id')
-    .executeTakeFirst();
-  if (found === undefined) throw unauthenticated();
 }
 
 /** Refuses when the owner has as many live keys as its tier allows. */

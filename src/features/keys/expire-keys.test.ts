@@ -106,8 +106,8 @@ test('what fell due while nothing ran is told late; what lay before the key was 
   assert.deepEqual(await round(now + 3 * DAY_MS - HOUR_MS), { expiring: 1, expired: 1 });
   assert.deepEqual((await told(week.id)).audit, ['api_key_expiring 1']);
   assert.deepEqual((await told(hours.id)).audit, ['api_key_expired']);
-  assert.deepEqual(await round(now + 30 * DAY_MS - HOUR_MS), { expiring: 2, expired: 1 });
-  assert.deepEqual((await told(long.id)).audit.toSorted(), ['api_key_expiring 1', 'api_key_expiring 7']);
+  assert.deepEqual(await round(now + 30 * DAY_MS - HOUR_MS), { expiring: 1, expired: 1 });
+  assert.deepEqual((await told(long.id)).audit, ['api_key_expiring 1'], 'not also that there were seven days once');
   await stop();
 });
 
@@ -170,6 +170,40 @@ test('ninety days after its end a key is cleared: no secret, no name, no answer;
     assert.equal((await told(id)).audit.at(-1), 'api_key_tombstoned');
   }
   assert.equal((await iora.bearer(live.key)).key?.id, live.id);
+  await stop();
+});
+
+test('a living key loses secrets that ended ninety days ago, but never its newest', async () => {
+  const { alice, stop } = await start();
+  const now = Date.now();
+  const [rotated, cutOff] = [await create(alice, null), await create(alice, null)];
+  const [second, third] = [
+    await iora.output<{ key: string }>('keys.rotate', alice, { id: rotated.id, overlapSeconds: 0 }),
+    await iora.output<{ key: string }>('keys.rotate', alice, { id: rotated.id, overlapSeconds: 86_400 }),
+  ];
+  await iora.sql('UPDATE api_keys SET is_active = false, revoked_at = now(), leaked_at = now() WHERE family_id = $1', [
+    cutOff.id,
+  ]);
+  const left = async (id: string) =>
+    (await iora.sql('SELECT count(*)::int AS n FROM api_keys WHERE family_id = $1', [id]))[0].n;
+  assert.deepEqual(await round(now + 89 * DAY_MS), {});
+  assert.deepEqual(await round(now + 90 * DAY_MS + HOUR_MS), { thinned: 1 });
+  assert.deepEqual([await left(rotated.id), await left(cutOff.id)], [2, 1]);
+  assert.equal((await iora.bearer(second.key)).key?.id, rotated.id, 'it still has its overlap');
+  assert.deepEqual(await round(now + 91 * DAY_MS + HOUR_MS), { thinned: 1 });
+  assert.deepEqual([await left(rotated.id), await left(cutOff.id)], [1, 1]);
+  assert.equal((await iora.bearer(third.key)).key?.id, rotated.id);
+
+  await iora.sql(
+    `INSERT INTO api_keys (id, family_id, user_id, key_hash, pepper_version, key_prefix, is_active, expires_at)
+       SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, $1, $2, sha256(n::text::bytea), 1, 'old', false, now()
+       FROM generate_series(1, 3) n`,
+    [rotated.id, alice.userId],
+  );
+  for (const kept of [2, 1, 1]) {
+    await iora.sql('SELECT * FROM expire_keys($1, 2)', [new Date(now + 100 * DAY_MS)]);
+    assert.equal(await left(rotated.id), kept, 'a batch at a time');
+  }
   await stop();
 });
 

@@ -128,6 +128,34 @@ test('an id in capitals names the same key: its revocation holds at once, and it
   }
 });
 
+test('a revocation leaves secrets that ended before as they were, and waits for nobody who holds them', async () => {
+  const alice = await person();
+  const { id, key } = await create(alice);
+  await iora.sql(
+    `INSERT INTO api_keys (family_id, user_id, key_hash, pepper_version, key_prefix, is_active, revoked_at)
+       VALUES ($1, $2, sha256($3), 1, 'iora_pk_live_old', false, '2020-01-01')`,
+    [id, alice.userId, key],
+  );
+  const secrets = () =>
+    iora.sql(
+      `SELECT is_active AS active, revoked_at::date::text AS day FROM api_keys WHERE family_id = $1 ORDER BY 2`,
+      [id],
+    );
+  await iora.app.database.write(alice, async (tx) => {
+    await tx
+      .selectFrom('api_keys')
+      .where('family_id', '=', id)
+      .where('is_active', '=', false)
+      .select('id')
+      .forUpdate()
+      .executeTakeFirstOrThrow();
+    assert.equal(await code('keys.revoke', alice, { id }), 'ok');
+  });
+  const [before, now] = await secrets();
+  assert.deepEqual(before, { active: false, day: '2020-01-01' }, 'the first moment stands');
+  assert.ok(!now.active && now.day > before.day);
+});
+
 test('revocations of one key at the same moment agree on when it was', async () => {
   const alice = await person();
   const { id } = await create(alice);
@@ -383,6 +411,35 @@ async function makeAndForget(owner: Principal): Promise<void> {
   await iora.sql('DELETE FROM api_keys WHERE family_id = $1', [id]);
   await iora.sql('DELETE FROM api_key_families WHERE id = $1', [id]);
 }
+
+test('a key that ended while its call was under way makes, rotates and changes nothing any more', async () => {
+  const alice = await person(100);
+  const target = await create(alice);
+  const before = await get(alice, target.id);
+  const ends = [
+    'UPDATE api_key_families SET revoked_at = now() WHERE id = $1',
+    'UPDATE api_key_families SET expires_at = now() WHERE id = $1',
+    'UPDATE api_keys SET is_active = false WHERE family_id = $1',
+    'UPDATE api_keys SET revoked_at = now() WHERE family_id = $1',
+    'UPDATE api_keys SET expires_at = now() WHERE family_id = $1',
+    'UPDATE api_keys SET leaked_at = now() WHERE family_id = $1',
+  ];
+  for (const end of ends) {
+    const calling = await create(alice, { permissions: ['keys:write', 'tools:read'] });
+    const underWay = await iora.bearer(calling.key);
+    assert.equal(await code('keys.update', underWay, { id: target.id, name: before.name }), 'ok');
+    await iora.sql(end, [calling.id]);
+    for (const [name, input] of [
+      ['keys.create', { name: 'x' }],
+      ['keys.rotate', { id: target.id }],
+      ['keys.update', { id: target.id, name: 'x' }],
+    ] as const) {
+      assert.equal(await code(name, underWay, input), 'unauthenticated', `${name} after ${end}`);
+    }
+  }
+  assert.deepEqual({ ...(await get(alice, target.id)), updatedAt: '' }, { ...before, updatedAt: '' });
+  assert.equal((await listAll(alice)).length, 1 + ends.length);
+});
 
 test('pages of any size, taken while keys are made, show every key once, newest first', async () => {
   const alice = await person(500);

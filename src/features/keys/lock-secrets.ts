@@ -20,3 +20,17 @@ export async function lockSecrets(
     .execute();
   return rows.map(({ id }) => id);
 }
+
+/** Ends the secrets of those keys that work or may. One that was ended before keeps its first moment. */
+export async function revokeSecrets(
+  tx: Transaction,
+  revoked: { ownerId: string; familyIds: readonly string[]; revokedAt: Date },
+): Promise<void> {
+  const secretIds = await lockSecrets(tx, revoked);
+  await tx
+    .updateTable('api_keys')
+    .set({ is_active: false, revoked_at: revoked.revokedAt })
+    .where('owner_id', '=', revoked.ownerId)
+    .where(sql<boolean>`id = any(${secretIds}::uuid[])`)
+    .execute();
+}

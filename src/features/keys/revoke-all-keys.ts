@@ -1,4 +1,3 @@
-import { sql } from 'kysely';
 import { z } from 'zod';
 import { type Principal, writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
@@ -7,7 +6,7 @@ import type { Transaction } from '../../platform/postgres.ts';
 import { lockKeysOf } from './create-key.ts';
 import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import type { KeysParts } from './index.ts';
-import { lockSecrets } from './lock-secrets.ts';
+import { revokeSecrets } from './lock-secrets.ts';
 import type { Tag } from './principal-cache.ts';
 
 /** Ids that the audit row names: as many as the largest tier has keys. */
@@ -49,7 +48,7 @@ export const revokeAllKeys = (parts: KeysParts) =>
       await lockKeysOf(tx, ownerId);
       const revokedBy = context.principal.userId ?? 'operator';
       const ids = await revokeFamilies(tx, { ownerId, createdBy, revokedAt, revokedBy });
-      await revokeSecrets(tx, { ownerId, ids, revokedAt });
+      if (ids.length > 0) await revokeSecrets(tx, { ownerId, familyIds: ids, revokedAt });
       context.audit.resourceId = createdBy ?? ownerId;
       context.audit.changes = { createdBy, revoked: ids.length, keyIds: ids.slice(0, IDS_NAMED_MAX) };
       const tag: Tag = createdBy === null ? `owner:${ownerId}` : `user:${createdBy}`;
@@ -83,21 +82,4 @@ async function revokeFamilies(tx: Transaction, { ownerId, createdBy, revokedAt, 
     .where((builder) => builder.or([builder('expires_at', 'is', null), builder('expires_at', '>', revokedAt)]));
   const meant = createdBy === null ? live : live.where('user_id', '=', createdBy);
   return (await meant.returning('id').execute()).map(({ id }) => id);
-}
-
-interface Revoked {
-  readonly ownerId: string;
-  readonly ids: readonly string[];
-  readonly revokedAt: Date;
-}
-
-async function revokeSecrets(tx: Transaction, { ownerId, ids, revokedAt }: Revoked): Promise<void> {
-  if (ids.length === 0) return;
-  const secretIds = await lockSecrets(tx, { ownerId, familyIds: ids });
-  await tx
-    .updateTable('api_keys')
-    .set({ is_active: false, revoked_at: revokedAt })
-    .where('owner_id', '=', ownerId)
-    .where(sql<boolean>`id = any(${secretIds}::uuid[])`)
-    .execute();
 }

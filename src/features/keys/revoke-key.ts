@@ -5,7 +5,7 @@ import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { keyIdSchema } from './key-record.ts';
-import { lockSecrets } from './lock-secrets.ts';
+import { revokeSecrets } from './lock-secrets.ts';
 
 /** Revokes a key for good. The answer says on how many of the live instances that holds already. */
 export const revokeKey = (parts: KeysParts) =>
@@ -46,13 +46,7 @@ export const revokeKey = (parts: KeysParts) =>
           .where('id', '=', id)
           .where('owner_id', '=', ownerId)
           .execute();
-        await lockSecrets(tx, { ownerId, familyIds: [id] });
-        await tx
-          .updateTable('api_keys')
-          .set({ is_active: false, revoked_at: revokedAt })
-          .where('family_id', '=', id)
-          .where('owner_id', '=', ownerId)
-          .execute();
+        await revokeSecrets(tx, { ownerId, familyIds: [id], revokedAt });
       }
       const change = { ownerIds: [context.principal.ownerId], tags: [`family:${id}` as const] };
       return withEffect(parts.invalidations, context, change, { id, revokedAt: revokedAt.toISOString() });

@@ -167,6 +167,21 @@ test('at most three secrets work at once, and the refusal says what to do', asyn
   ]);
 });
 
+test('a key of which a thousand secrets are kept is rotated no more, and the refusal says what to do', async () => {
+  const alice = await person();
+  const made = await create(alice);
+  await iora.sql(
+    `INSERT INTO api_keys (family_id, user_id, key_hash, pepper_version, key_prefix, is_active, expires_at)
+       SELECT $1::uuid, $2, sha256(($1::text || n)::bytea), 1, 'old', false, now() FROM generate_series(1, 998) n`,
+    [made.id, alice.userId],
+  );
+  await rotate(alice, made.id);
+  const refused = await iora.call('keys.rotate', alice, { id: made.id });
+  assert.ok(!refused.ok && refused.error.code === 'key_limit_reached' && refused.error.status === 409);
+  assert.match(refused.error.message, /1000 secrets.*make a new key/);
+  assert.equal(await works(made.key), true, 'nothing was changed');
+});
+
 test('rotations at the same moment leave one current secret and never more than three that work', async () => {
   const alice = await person();
   const made = await create(alice);

@@ -6,11 +6,13 @@ import { generateKey, keyPrefix } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
 import { uuidV7 } from '../../lib/uuid-v7.ts';
 import type { Transaction } from '../../platform/postgres.ts';
+import { assertCallerLives } from './caller-lives.ts';
 import { effectFields, effectVolatile, withEffect } from './effect.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
 import { assertNotStronger, keyIdSchema, keySchema, toKeyRecord } from './key-record.ts';
 import { lockSecrets } from './lock-secrets.ts';
+import { assertFewAtOnce, assertRoomForSecret } from './rotation-limits.ts';
 import { earliest, secretSchema } from './secret-record.ts';
 
 const SECOND_MS = 1_000;
@@ -18,12 +20,6 @@ const DAY_SECONDS = 86_400;
 /** A day reaches every place that is deployed daily; after a month nobody remembers that a rotation is under way. */
 const OVERLAP_DEFAULT_SECONDS = DAY_SECONDS;
 const OVERLAP_MAX_SECONDS = 30 * DAY_SECONDS;
-/**
- * Secrets of a key that work at the same time: the newest, the one it replaces, and one more for a rotation that has to be
- * repeated before the first is through. Each further one is another copy that may be lost.
- */
-const SECRETS_AT_ONCE_MAX = 3;
-
 const shown = keySchema.shape;
 const secret = secretSchema.shape;
 
@@ -48,7 +44,9 @@ export const rotateKey = (parts: KeysParts) =>
       finishWhenIdle: z
         .boolean()
         .default(false)
-        .describe('End the overlap early, once an older secret has not been used for some minutes'),
+        .describe(
+          'End the overlap early, once an older secret has not been used for some minutes; uses of the last minute on other instances may not be known yet',
+        ),
     }),
     output: z.object({
       id: shown.id,
@@ -93,7 +91,10 @@ export const rotateKey = (parts: KeysParts) =>
       // The answer holds a secret that works, so the caller must be able to make such a key.
       assertNotStronger(context, { ...record, expiresAt: family.expires_at });
 
+      await assertRoomForSecret(tx, { ownerId, id });
       await lockSecrets(tx, { ownerId, familyIds: [id] });
+      // Not before: with its own secret locked, a report that it was found in public is waited for.
+      await assertCallerLives(tx, context, now);
       await parts.use.record(tx, id);
       const older = await workingSecrets(tx, { ownerId, id, now });
       const until = new Date(nowMs + overlapSeconds * SECOND_MS);
@@ -186,15 +187,4 @@ function workingSecrets(tx: Transaction, { ownerId, id, now }: { ownerId: string
     .orderBy('superseded_at', 'desc')
     .orderBy('id', 'desc')
     .execute();
-}
-
-/** Refuses a rotation after which more secrets would work than may. `ends` are those that keep an overlap. */
-function assertFewAtOnce(ends: readonly Date[]): void {
-  if (ends.length < SECRETS_AT_ONCE_MAX) return;
-  const retryAt = earliest(ends)?.toISOString();
-  throw new AppError(
-    'rotation_in_progress',
-    `${SECRETS_AT_ONCE_MAX} secrets of this key work already. Wait until ${retryAt}, when the next overlap ends, or rotate with overlapSeconds 0, which ends all older ones at once.`,
-    { details: { limit: SECRETS_AT_ONCE_MAX, retryAt } },
-  );
 }

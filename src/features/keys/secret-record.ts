@@ -9,7 +9,9 @@ export const secretSchema = z.object({
   usesSinceRotation: z
     .int()
     .nullable()
-    .describe('Uses since it was rotated out, so who still has it; null for the current one'),
+    .describe(
+      'Uses since it was rotated out, so who still has it, and those of the minute before that other instances had not told yet; null for the current one',
+    ),
   expiresAt: z.iso.datetime().nullable().describe('From then on it is refused, or has been'),
   state: z
     .enum(['current', 'overlap', 'ended', 'leaked'])

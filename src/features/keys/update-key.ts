@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { writing } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
 import { defineOperation } from '../../kernel/operation.ts';
+import { assertCallerLives } from './caller-lives.ts';
 import { futureMoment } from './create-key.ts';
 import { familyOrNotFound } from './get-key.ts';
 import type { KeysParts } from './index.ts';
@@ -54,8 +55,10 @@ export const updateKey = (parts: KeysParts) =>
     example: { id: '0198f2a0-7c11-7b3a-9d4e-2f6a1c0b5e77', name: 'backend, blue' },
     async run(context, { id: asked, ...change }) {
       const tx = writing(context);
+      const family = await familyOrNotFound(tx, context, asked, 'lock');
       const nowMs = parts.wallClockMs();
-      const before = toKeyRecord(await familyOrNotFound(tx, context, asked, 'lock'), nowMs);
+      await assertCallerLives(tx, context, new Date(nowMs));
+      const before = toKeyRecord(family, nowMs);
       // As kept, not as asked for: a UUID may also be written in capitals, and what is remembered goes by this one.
       const { id } = before;
       context.audit.resourceId = id;

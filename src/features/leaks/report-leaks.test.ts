@@ -8,7 +8,7 @@ import {
   startHttpApplication,
   type TestSigner,
 } from '../../../test/support/http-application.ts';
-import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
+import { type TestCluster, type TestDatabase, testCluster, withClient } from '../../../test/support/postgres.ts';
 import type { Principal } from '../../kernel/context.ts';
 import { generateKey } from '../../lib/key-format.ts';
 import { hashKey } from '../../lib/key-hash.ts';
@@ -242,6 +242,30 @@ test('as many keys as a report may hold are cut off by one', async () => {
   assert.ok(answer.results.length === 100 && answer.results.every(({ state }) => state === 'restricted'));
   assert.deepEqual([answer.effectiveOn, answer.of], [3, 3]);
   for (const key of keys) assert.equal(await statusOn(elsewhere, key), 403);
+});
+
+test('keys are locked in the order of their secrets, as by everybody else, whatever their text', async () => {
+  const owner = await newOwner();
+  let [first, second] = [await newKey(owner), await newKey(owner)];
+  // Keys are random: of every other pair the later one sorts before.
+  while (second.key > first.key) {
+    await restricting.iora.output('keys.revoke', owner, { id: first.id });
+    [first, second] = [second, await newKey(owner)];
+  }
+  await withClient(database.superuserUrl, async (holder) => {
+    await holder.query('BEGIN');
+    await holder.query('SELECT FROM api_keys WHERE family_id = $1 FOR UPDATE', [first.id]);
+    const reporting = report(restricting, [second.key, first.key]);
+    await until(async () => {
+      const [row] = await restricting.iora.sql(
+        `SELECT count(*)::int AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%report_leaked_key%'`,
+      );
+      return row.n === 1;
+    }, 'the report waits');
+    await holder.query('SELECT FROM api_keys WHERE family_id = $1 FOR UPDATE NOWAIT', [second.id]);
+    await holder.query('ROLLBACK');
+    assert.deepEqual(statesOf(await reporting), ['restricted', 'restricted']);
+  });
 });
 
 test('a key is found under an older pepper too', async () => {

@@ -72,8 +72,7 @@ export const reportLeaks = (parts: LeaksParts) =>
       }
       const tx = writing(context);
       const found = new Map<string, ReportedKey>();
-      // In one order whoever reports, so that two reports of the same keys never wait for each other in a circle.
-      for (const key of [...new Set(keys)].sort()) {
+      for (const key of await inLockOrder(tx, parts, keys)) {
         const reported = await report(tx, parts, key, source);
         if (reported !== undefined) found.set(key, reported);
       }
@@ -92,20 +91,42 @@ export const reportLeaks = (parts: LeaksParts) =>
     },
   });
 
-/** Marks the key, whichever pepper it is kept under; undefined for what is no key or nobody's. */
+/**
+ * Those of the keys that somebody has, each once, in the order of the ids of their secrets, in which everybody locks: neither two
+ * reports nor a report and whoever counts uses ever wait for each other in a circle.
+ */
+async function inLockOrder(tx: Transaction, { peppers }: LeaksParts, keys: readonly string[]): Promise<string[]> {
+  const known: { key: string; secretId: string }[] = [];
+  for (const key of new Set(keys)) {
+    for (const hash of hashesOf(peppers, key)) {
+      const { rows } = await sql<{ secret_id: string }>`select secret_id from find_api_key(${hash})`.execute(tx);
+      if (rows[0] === undefined) continue;
+      known.push({ key, secretId: rows[0].secret_id });
+      break;
+    }
+  }
+  return known.toSorted((one, other) => (one.secretId < other.secretId ? -1 : 1)).map(({ key }) => key);
+}
+
+/** Marks the key, whichever pepper it is kept under; undefined for one that is gone by now. */
 async function report(
   tx: Transaction,
   { peppers, policy }: LeaksParts,
   key: string,
   source: string | null,
 ): Promise<ReportedKey | undefined> {
-  if (parseKey(key) === null) return undefined;
-  // The newest is asked once more at the end: the key may have been moved to it in between.
-  for (const pepper of peppers.length === 1 ? peppers : [...peppers, peppers[0]]) {
-    const hash = hashKey(key, pepper.secret);
+  for (const hash of hashesOf(peppers, key)) {
     const { rows } = await sql<ReportedKey>`
       select * from report_leaked_key(${hash}, ${policy === 'revoke'}, ${source})`.execute(tx);
     if (rows[0] !== undefined) return rows[0];
   }
   return undefined;
+}
+
+/** What the key may be kept under, none for what is no key. */
+function hashesOf(peppers: LeaksParts['peppers'], key: string): readonly Buffer[] {
+  if (parseKey(key) === null) return [];
+  // The newest is asked once more at the end: the key may have been moved to it in between.
+  const asked = peppers.length === 1 ? peppers : [...peppers, peppers[0]];
+  return asked.map(({ secret }) => hashKey(key, secret));
 }

@@ -22,9 +22,14 @@ export async function inspect(): Promise<Answer> {
   return { output, failure: new AppError('not_found', reason) };
 }
 
-/** The first line of standard input that says something. Throws UsageError where there is none. */
+/**
+ * The first line of standard input that says something. Throws UsageError where there is none, and at a terminal, which would
+ * show the key and keep it in its scrollback.
+ */
 async function readKey(): Promise<string> {
-  if (process.stdin.isTTY) process.stderr.write('Paste the key and press Enter: ');
+  if (process.stdin.isTTY) {
+    throw new UsageError('a terminal would show the key; put it in a file: iora keys inspect < FILE');
+  }
   let text = '';
   for await (const chunk of process.stdin.setEncoding('utf8')) {
     text = `${text}${chunk}`.trimStart().slice(0, INPUT_LENGTH_MAX);

@@ -68,8 +68,9 @@ export const errorReference: Readonly<Record<ErrorCode, ErrorText>> = {
     next: 'Use what exists, or choose another name.',
   },
   key_limit_reached: {
-    meaning: 'The owner has as many active API keys as the tier allows.',
-    next: 'Revoke a key that is no longer used, or move to a higher tier.',
+    meaning:
+      'The owner has as many active API keys as the tier allows; or, at a rotation, as many secrets of the key are kept as may be.',
+    next: 'Revoke a key that is no longer used, or move to a higher tier; instead of the key that has had so many secrets, make a new one.',
   },
   rotation_in_progress: {
     meaning:
