@@ -41,6 +41,7 @@ const definersOfTheService = [
   'find_person',
   'forget_identity_messages',
   'forget_service_nonces',
+  'keep_email',
   'list_administrators',
   'list_tenants',
   'mark_outbox_delivered',
