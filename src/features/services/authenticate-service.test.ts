@@ -247,7 +247,7 @@ test('what a service spends for a tenant is on the books of the tenant, whose li
     404,
   );
   const [{ slug }] = await iora.sql('SELECT slug FROM organizations WHERE id = $1', [ownerId]);
-  const owner = await iora.session(`owner@${slug}.example.com`, slug);
+  const owner = await iora.member(`admin@${slug}.example.com`, slug, 'admin');
   const usage = await iora.output<{ month: { calls: number; cost: number }; remaining: { month: number } }>(
     'usage.get',
     owner,
