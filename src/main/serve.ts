@@ -70,6 +70,7 @@ async function listen(
   try {
     partitions = await keepPartitionsAhead({ database: application.database, log, wallClockMs: Date.now });
     await application.start();
+    application.startJobs();
   } catch (error) {
     await application.close(0);
     throw error;

@@ -282,6 +282,9 @@ export function wire({ config, secrets, service, direct, embedded, log, metrics,
       clearTimeout(bound);
       if (!serves) return;
       await instances.start();
+    },
+    /** Begins the upkeep, which goes on until `close`; for a process that stays. */
+    startJobs(): void {
       runningJobs = startJobs({ database, jobs, log, wallClockMs });
     },
     /** Writes what is still in memory and closes everything, within the deadline. Resolves to usage rows lost. */
