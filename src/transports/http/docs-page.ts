@@ -53,7 +53,7 @@ function introduction(document: OpenApiDocument): string {
   return `<h1>${escapeHtml(document.info.title)} reference</h1>
 <p class="quiet">Version ${escapeHtml(document.info.version)}, at <code>${escapeHtml(url)}</code></p>
 <p>${prose(document.info.description)}</p>
-<p>Send a credential with every request, as <code>Authorization: Bearer</code>: an API key (<code>$IORA_KEY</code> in the examples) or the token of a session (<code>$IORA_TOKEN</code>). The same operations are MCP tools at <code>${escapeHtml(url)}/mcp</code>. What each error code means, and what to do about it, is on the page <a href="/docs/errors">errors</a>.</p>`;
+<p>Send a credential with every request, as <code>Authorization: Bearer</code>: an API key (<code>$IORA_KEY</code> in the examples) or the token of a session (<code>$IORA_TOKEN</code>); services sign their calls instead. The same operations are MCP tools at <code>${escapeHtml(url)}/mcp</code>. What each error code means, and what to do about it, is on the page <a href="/docs/errors">errors</a>.</p>`;
 }
 
 /** Where the examples point: the address the server was given, else where it listens. */
@@ -94,13 +94,15 @@ const callerWords: Readonly<Record<string, string>> = {
   service: 'services that sign their calls',
 };
 
+const enumeration = new Intl.ListFormat('en-GB', { type: 'conjunction' });
+
 function facts(operation: OpenApiOperation): string {
   const cost = operation['x-iora-cost'];
   const permission = operation['x-iora-permission'];
   const kinds = operation.security.flatMap((item) => Object.keys(item));
   const words = [
     ...(isService(operation) ? [] : [`<code>${escapeHtml(operation.operationId)}</code>`]),
-    ...(kinds.length > 0 ? [`for ${kinds.map((kind) => callerWords[kind] ?? kind).join(' and ')}`] : []),
+    ...(kinds.length > 0 ? [`for ${enumeration.format(kinds.map((kind) => callerWords[kind] ?? kind))}`] : []),
     ...(typeof permission === 'string' ? [`needs <code>${escapeHtml(permission)}</code>`] : []),
     ...(cost === undefined ? [] : [cost === 0 ? 'free' : `costs ${cost}`]),
   ];
