@@ -20,7 +20,7 @@ const questions: Readonly<Record<string, string>> = {
   functions: `SELECT pg_get_functiondef(oid), proowner::regrole AS owner FROM pg_proc WHERE ${ours('pronamespace')}`,
   views: `SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'`,
   tableRights: `SELECT c.relname, a.* FROM pg_class c, LATERAL (${rights('c.relacl')}) a WHERE ${ours('c.relnamespace')}`,
-  columnRights: `SELECT c.relname, t.attname, a.* FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid,
+  columnRights: `SELECT c.relname, t.attname, a.* FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid AND NOT t.attisdropped,
                  LATERAL (${rights('t.attacl')}) a WHERE ${ours('c.relnamespace')}`,
   functionRights: `SELECT p.oid::regprocedure, a.* FROM pg_proc p,
                    LATERAL (${rights("coalesce(p.proacl, acldefault('f', p.proowner))")}) a WHERE ${ours('p.pronamespace')}`,
