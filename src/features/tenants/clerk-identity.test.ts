@@ -11,6 +11,8 @@ import {
 } from '../../../test/support/identity-provider.ts';
 import { type TestCluster, type TestDatabase, testCluster } from '../../../test/support/postgres.ts';
 import { AppError } from '../../kernel/errors.ts';
+import { createClerkIdentity } from './clerk-identity.ts';
+import { openUnverified } from './token-claims.ts';
 
 // Tokens of Clerk at the door of the whole application, by the code of @clerk/backend.
 
@@ -149,6 +151,45 @@ test('clocks may differ by five seconds, and no more', async () => {
     late: await clerk.clerkToken({ claims: { exp: now() - 6 } }),
     early: await clerk.clerkToken({ claims: { nbf: now() + 20 } }),
   });
+});
+
+test('a token that was accepted before is refused once it has expired', async () => {
+  const token = await clerk.clerkToken({ claims: { exp: now() - 3 } });
+  for (let call = 0; call < 3; call += 1) assert.equal((await iora.bearer(token)).kind, 'session');
+  await until(
+    () =>
+      iora.bearer(token).then(
+        () => false,
+        ({ code }: AppError) => code === 'unauthenticated',
+      ),
+    'it has expired beyond the skew',
+  );
+});
+
+test('the signature of a token that was accepted before is verified every time, with the key as it is then', async () => {
+  const pairs = [0, 1].map(() => generateKeyPairSync('rsa', { modulusLength: 2_048 }));
+  const keys = pairs.map(({ publicKey }) => ({
+    key: publicKey,
+    pem: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+    algorithms: ['RS256'],
+  }));
+  let present = 0;
+  const identity = createClerkIdentity({
+    issuer: clerk.clerkIssuer,
+    client: null,
+    keys: { find: async () => keys[present] ?? null, prime: () => undefined },
+    authorizedParties: [PUBLIC_URL],
+    audience: PUBLIC_URL,
+    resource: `${PUBLIC_URL}/mcp`,
+    sessions: iora.app.sessions,
+  });
+  const token = openUnverified(await clerk.clerkToken({ key: pairs[0]?.privateKey ?? assert.fail() }));
+  assert.ok(token);
+  for (let call = 0; call < 2; call += 1) assert.equal((await identity.authenticate(token)).kind, 'session');
+  present = 1;
+  await assert.rejects(identity.authenticate(token), { code: 'unauthenticated' });
+  present = 0;
+  assert.equal((await identity.authenticate(token)).kind, 'session');
 });
 
 test('other parties are those that are named, and then only those', async () => {

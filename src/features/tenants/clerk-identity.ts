@@ -1,8 +1,10 @@
+import { createPublicKey, hash, type KeyObject, verify } from 'node:crypto';
 import type { ClerkClient } from '@clerk/backend';
 import { z } from 'zod';
 import type { Principal } from '../../kernel/context.ts';
 import { AppError } from '../../kernel/errors.ts';
-import type { SigningKeys } from '../../platform/signing-keys.ts';
+import { BoundedMap } from '../../lib/bounded-map.ts';
+import type { SigningKey, SigningKeys } from '../../platform/signing-keys.ts';
 import { unauthenticated } from '../keys/index.ts';
 import type { PersonClaims } from './people.ts';
 import type { Sessions } from './sessions.ts';
@@ -42,19 +44,35 @@ export interface ClerkIdentityParts {
   readonly sessions: Sessions;
 }
 
+/** Tokens remembered as judged: some hundred bytes each, and a token is good for a minute. */
+const JUDGED_MAX = 10_000;
+
 /** Builds the provider. */
 export function createClerkIdentity(parts: ClerkIdentityParts): ClerkIdentity {
-  async function pemOf({ header }: UnverifiedToken): Promise<string> {
-    if (typeof parts.keys === 'string') return parts.keys;
-    const found = await parts.keys.find(header.kid);
+  // By a digest, so that no token lies in memory longer than its call.
+  const judged = new BoundedMap<string, PersonClaims>(JUDGED_MAX);
+  const { keys } = parts;
+  // Read once: at every call it would cost as much as verifying.
+  const find = typeof keys === 'string' ? fixedKey({ pem: keys, key: createPublicKey(keys) }) : keys.find;
+
+  async function keyOf({ header }: UnverifiedToken): Promise<Pick<SigningKey, 'pem' | 'key'>> {
+    const found = await find(header.kid);
     if (found === null) throw unauthenticated();
-    return found.pem;
+    return found;
   }
 
   /** A session, verified on every call. */
   async function sessionClaims(token: UnverifiedToken): Promise<PersonClaims> {
     if (!isOfSession(token)) throw unauthenticated();
-    const jwtKey = await pemOf(token);
+    const { pem: jwtKey, key } = await keyOf(token);
+    // What the library once found in order about this very text stays so until it expires; the signature is verified again, with
+    // the key as it is now, at a sixth of the library's cost, which imports the key anew for every token.
+    const digest = hash('sha256', token.text, 'base64');
+    const before = judged.get(digest, Date.now());
+    if (before !== undefined) {
+      if (!signatureHolds(token, key)) throw unauthenticated();
+      return before;
+    }
     const { verifyToken } = await clerkLibrary();
     const payload: unknown = await verifyToken(token.text, {
       jwtKey,
@@ -63,7 +81,9 @@ export function createClerkIdentity(parts: ClerkIdentityParts): ClerkIdentity {
       authorizedParties: [...parts.authorizedParties],
       clockSkewInMs: CLOCK_SKEW_SECONDS * 1_000,
     }).catch(refuse);
-    return toClaims(parts.issuer, payload);
+    const claims = toClaims(parts.issuer, payload);
+    judged.set(digest, claims, (Number(token.payload.exp) + CLOCK_SKEW_SECONDS) * 1_000);
+    return claims;
   }
 
   /** An OAuth access token, which `verifyToken` does not take. */
@@ -72,7 +92,7 @@ export function createClerkIdentity(parts: ClerkIdentityParts): ClerkIdentity {
     if (client === null) {
       throw new AppError('unauthenticated', 'OAuth access tokens are not accepted here: CLERK_SECRET_KEY is not set.');
     }
-    const jwtKey = await pemOf(token);
+    const { pem: jwtKey } = await keyOf(token);
     const request = new Request(resource, { headers: { authorization: `Bearer ${token.text}` } });
     const { authenticateRequest } = await client();
     const state = await authenticateRequest(request, {
@@ -94,6 +114,22 @@ export function createClerkIdentity(parts: ClerkIdentityParts): ClerkIdentity {
       return limitedTo(permissionScopes(token), await parts.sessions.principalOf(claims));
     },
   };
+}
+
+/** Hashes of the algorithms that Clerk's library takes, as Node names them. */
+const HASHES: Readonly<Record<string, string>> = { RS256: 'sha256', RS384: 'sha384', RS512: 'sha512' };
+
+/** The one key of an instance, whatever name tokens give it: the operator has brought it in. */
+function fixedKey(key: Pick<SigningKey, 'pem' | 'key'>) {
+  return () => Promise.resolve(key);
+}
+
+/** Whether the token was signed with that RSA key (RFC 7515, section 5.2; RFC 7518, section 3.3). */
+function signatureHolds({ text, header }: UnverifiedToken, key: KeyObject): boolean {
+  const algorithm = HASHES[String(header['alg'])];
+  if (algorithm === undefined) return false;
+  const end = text.lastIndexOf('.');
+  return verify(algorithm, Buffer.from(text.slice(0, end)), key, Buffer.from(text.slice(end + 1), 'base64url'));
 }
 
 /** An opaque token of a Clerk instance, refused with the way to one that can be verified here. Null for all others. */
@@ -153,7 +189,7 @@ const SESSION_CATEGORIES: readonly unknown[] = [undefined, 'cl_B7d4PD111AAA', 'c
 
 /** Whether it is the token of a session that is complete: not a machine's, and no task of signing in left to do. */
 function isOfSession({ header, payload }: UnverifiedToken): boolean {
-  if (!SESSION_CATEGORIES.includes(header['cat']) || payload.sub?.startsWith('mch_') === true) return false;
+  if (!SESSION_CATEGORIES.includes(header['cat']) || String(payload.sub).startsWith('mch_')) return false;
   return payload['sts'] === undefined || payload['sts'] === 'active';
 }
 
